@@ -1,0 +1,131 @@
+package bundle
+
+import "github.com/dunlin-edge/dunlin/shared/sketch"
+
+// ContractNumber is the format number this code writes and reads.
+const ContractNumber = 1
+
+// Kinds of bundle.
+const (
+	KindModel   = "model"
+	KindRuntime = "runtime"
+)
+
+// Contract says what a bundle promises and needs. It is stored as JSON with
+// unknown and duplicate keys refused, and it is part of what the manifest's
+// digest covers.
+type Contract struct {
+	Number     int          `json:"contract"`          // ContractNumber
+	Kind       string       `json:"kind"`              // KindModel or KindRuntime
+	Model      string       `json:"model"`             // name of the line of releases, ValidName
+	Version    string       `json:"version"`           // semantic version, for people
+	File       string       `json:"file"`              // path of the .tflite or of the library inside the bundle
+	Runtime    *RuntimeNeed `json:"runtime,omitempty"` // models: what they need
+	ABI        *RuntimeABI  `json:"abi,omitempty"`     // runtimes: what they offer
+	Hardware   string       `json:"hardware,omitempty"` // selector over device facts; empty: any device
+	Inputs     []Tensor     `json:"inputs,omitempty"`
+	Outputs    []Tensor     `json:"outputs,omitempty"`
+	Labels     string       `json:"labels,omitempty"` // path of a file with one class name a line
+	State      string       `json:"state,omitempty"`  // "none" (default) or "carry": requests depend on earlier ones
+	Golden     *Golden      `json:"golden,omitempty"`
+	Budgets    []Budget     `json:"budgets,omitempty"`
+	Watch      *Watch       `json:"watch,omitempty"`
+	Reference  *Reference   `json:"reference,omitempty"`
+	Probation  Probation    `json:"probation"`
+	Serve      string       `json:"serve,omitempty"` // "worker" (default), "file", "external"
+	Provenance *Provenance  `json:"provenance,omitempty"`
+}
+
+// RuntimeNeed names a runtime and the lowest version of it that will do.
+type RuntimeNeed struct {
+	Name string `json:"name"` // "litert"
+	Min  string `json:"min"`  // "2.1.6"
+}
+
+// RuntimeABI describes a runtime component.
+type RuntimeABI struct {
+	Name    string `json:"name"`    // "litert"
+	Version string `json:"version"` // "2.3.0"
+	Arch    string `json:"arch"`    // GOARCH: "amd64", "arm64"
+	GLibC   string `json:"glibc"`   // lowest glibc, "2.34"
+}
+
+// Tensor is one named input or output.
+type Tensor struct {
+	Name    string   `json:"name"`
+	DType   string   `json:"dtype"` // Open Inference Protocol: "FP32", "INT8", "UINT8", …
+	Shape   []int    `json:"shape"` // -1: dynamic
+	Quant   *Quant   `json:"quantization,omitempty"`
+	Meaning *Meaning `json:"meaning,omitempty"`
+}
+
+// Quant maps stored to real values: real = scale * (stored - zero). One entry
+// each for per-tensor quantization, else one per index of Axis.
+type Quant struct {
+	Scale []float32 `json:"scale"`
+	Zero  []int64   `json:"zero"`
+	Axis  int       `json:"axis,omitempty"`
+}
+
+// Meaning says what the numbers of a tensor stand for.
+type Meaning struct {
+	Kind   string     `json:"kind"`             // "image", "audio", "classes", "boxes", "embedding", "tensor"
+	Colour string     `json:"colour,omitempty"` // image: "gray", "rgb", "bgr"
+	Range  [2]float64 `json:"range,omitempty"`  // image: real value of black and white
+	Score  string     `json:"score,omitempty"`  // classes: "softmax", "sigmoid", "logits"
+}
+
+// Golden names the golden cases: an .npz whose arrays carry the tensors' names
+// with a leading dimension that counts the cases.
+type Golden struct {
+	File      string               `json:"file"`
+	Cases     int                  `json:"cases"`
+	Tolerance map[string]Tolerance `json:"tolerance"` // by output name
+}
+
+// Tolerance bounds the difference between an output and its golden value; each
+// field that is set must hold.
+type Tolerance struct {
+	Relative float64 `json:"relative,omitempty"` // of the golden output's range (max-min over all cases), per element
+	Absolute float64 `json:"absolute,omitempty"` // per element, real values
+	Top      int     `json:"top,omitempty"`      // the golden argmax is among the first Top of the output
+	Pass     float64 `json:"pass,omitempty"`     // share of cases that must hold, 0: all
+}
+
+// Budget bounds what a model may cost on one hardware class; "any" applies
+// where no other does. Zero: no bound.
+type Budget struct {
+	Class        string `json:"class"`
+	LatencyP95US int64  `json:"latency_p95_us,omitempty"` // microseconds
+	PeakMemoryKB int64  `json:"peak_memory_kb,omitempty"` // KiB, worker beyond an empty one included
+	StartMS      int64  `json:"start_ms,omitempty"`       // spawn to first result
+}
+
+// Watch says what to observe in live outputs.
+type Watch struct {
+	Output string `json:"output"`          // the output that holds the scores
+	Score  string `json:"score,omitempty"` // "max" (default): highest value of the output is the score, its index the class
+}
+
+// Reference is how the watched output was distributed over a validation set
+// (not over the golden cases).
+type Reference struct {
+	Samples uint64           `json:"samples"`
+	Score   sketch.Histogram `json:"score"`   // 20 bins over the score's range
+	Classes []uint64         `json:"classes"` // count per class index
+}
+
+// Probation is the watched time after the first serving of a candidate. It
+// passes when both Minutes and Requests are reached without a finding.
+type Probation struct {
+	Minutes  float64 `json:"minutes"`
+	Requests uint64  `json:"requests"`
+}
+
+// Provenance is carried and shown, never interpreted.
+type Provenance struct {
+	Card    string `json:"card,omitempty"`
+	Licence string `json:"licence,omitempty"`
+	Commit  string `json:"commit,omitempty"`
+	DataSet string `json:"data_set,omitempty"`
+}
