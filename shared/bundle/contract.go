@@ -15,13 +15,13 @@ const (
 // unknown and duplicate keys refused, and it is part of what the manifest's
 // digest covers.
 type Contract struct {
-	Number     int          `json:"contract"`          // ContractNumber
-	Kind       string       `json:"kind"`              // KindModel or KindRuntime
-	Model      string       `json:"model"`             // name of the line of releases, ValidName
-	Version    string       `json:"version"`           // semantic version, for people
-	File       string       `json:"file"`              // path of the .tflite or of the library inside the bundle
-	Runtime    *RuntimeNeed `json:"runtime,omitempty"` // models: what they need
-	ABI        *RuntimeABI  `json:"abi,omitempty"`     // runtimes: what they offer
+	Number     int          `json:"contract"`           // ContractNumber
+	Kind       string       `json:"kind"`               // KindModel or KindRuntime
+	Model      string       `json:"model"`              // name of the line of releases, ValidName
+	Version    string       `json:"version"`            // semantic version, for people
+	File       string       `json:"file"`               // path of the .tflite or of the library inside the bundle
+	Runtime    *RuntimeNeed `json:"runtime,omitempty"`  // models: what they need
+	ABI        *RuntimeABI  `json:"abi,omitempty"`      // runtimes: what they offer
 	Hardware   string       `json:"hardware,omitempty"` // selector over device facts; empty: any device
 	Inputs     []Tensor     `json:"inputs,omitempty"`
 	Outputs    []Tensor     `json:"outputs,omitempty"`

@@ -4,13 +4,13 @@ package bundle
 // manifest's length and digest. It is a target's custom.release in the catalog
 // and must be equal, as canonical JSON, in the director's target.
 type Release struct {
-	Kind     string      `json:"kind"` // KindModel or KindRuntime
-	Model    string      `json:"model"`
-	Version  string      `json:"version"`
-	Counter  int64       `json:"counter"`            // rises per channel and model
-	Size     int64       `json:"size"`               // bytes of all blobs
-	Hardware string      `json:"hardware,omitempty"` // selector over facts
-	ABI      *RuntimeABI `json:"abi,omitempty"`
+	Kind     string       `json:"kind"` // KindModel or KindRuntime
+	Model    string       `json:"model"`
+	Version  string       `json:"version"`
+	Counter  int64        `json:"counter"`            // rises per channel and model
+	Size     int64        `json:"size"`               // bytes of all blobs
+	Hardware string       `json:"hardware,omitempty"` // selector over facts
+	ABI      *RuntimeABI  `json:"abi,omitempty"`
 	Needs    *RuntimeNeed `json:"needs,omitempty"`
 }
 
