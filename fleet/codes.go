@@ -1,0 +1,32 @@
+package fleet
+
+// Every code that the server sends, with its next step and HTTP status.
+var (
+	ErrInternal         = &Error{"internal.error", "the server could not do this", "look into the server's log with the request's id", 500}
+	ErrBadRequest       = &Error{"request.malformed", "the request is not understood", "compare it with the API description at /openapi.yaml", 400}
+	ErrUnauthenticated  = &Error{"auth.missing", "no valid token was sent", "set DUNLIN_TOKEN or pass --token", 401}
+	ErrForbidden        = &Error{"auth.forbidden", "this token's role does not allow that", "ask an admin for a token with the role that is named", 403}
+	ErrDeviceUnknown    = &Error{"device.unknown", "no such device", "list devices with 'dunlin device list'", 404}
+	ErrDeviceRevoked    = &Error{"device.revoked", "the device's identity is revoked", "enrol the device again with a new token", 403}
+	ErrTokenUnknown     = &Error{"token.unknown", "the enrolment token is not known here", "make one with 'dunlin device token'", 401}
+	ErrTokenExpired     = &Error{"token.expired", "the enrolment token has expired", "make one with 'dunlin device token'", 401}
+	ErrTokenSpent       = &Error{"token.spent", "the enrolment token has been used as often as it allows", "make one with 'dunlin device token'", 401}
+	ErrModelUnknown     = &Error{"model.unknown", "no such model", "list models with 'dunlin model list'", 404}
+	ErrReleaseUnknown   = &Error{"release.unknown", "no such release in this channel", "list releases with 'dunlin model show MODEL'", 404}
+	ErrReleaseExists    = &Error{"release.exists", "this version exists in this channel with another digest", "publish under a new version", 409}
+	ErrCatalogStale     = &Error{"catalog.stale", "the role was changed by somebody else meanwhile", "fetch it again and sign anew", 409}
+	ErrCatalogRefused   = &Error{"catalog.refused", "the signed metadata was refused", "read the message; nothing was changed", 422}
+	ErrCatalogEmpty     = &Error{"catalog.empty", "no roots are installed yet", "run 'dunlin keys init' and 'dunlin keys install'", 409}
+	ErrBlobUnknown      = &Error{"blob.unknown", "no such blob", "upload it first", 404}
+	ErrBlobMismatch     = &Error{"blob.mismatch", "the bytes do not have the digest they were sent under", "upload again", 422}
+	ErrBlobNotAssigned  = &Error{"blob.not_assigned", "no assignment of this device names the blob", "assign the release first", 403}
+	ErrBundleIncomplete = &Error{"bundle.incomplete", "the manifest names a blob that is not here", "upload every blob before the signed metadata", 422}
+	ErrBundleRefused    = &Error{"bundle.refused", "the bundle is not valid", "check it with 'dunlin model verify'", 422}
+	ErrRolloutUnknown   = &Error{"rollout.unknown", "no such rollout", "list rollouts with 'dunlin rollout list'", 404}
+	ErrRolloutInvalid   = &Error{"rollout.invalid", "the rollout's specification is not valid", "mend the field that is named", 422}
+	ErrRolloutConflict  = &Error{"rollout.conflict", "another rollout of this model is under way on some of these devices", "wait for it or abort it", 409}
+	ErrRolloutState     = &Error{"rollout.state", "the rollout's status does not allow this", "look at it with 'dunlin rollout show'", 409}
+	ErrNoDevices        = &Error{"rollout.no_devices", "the selector matches no device", "try it with 'dunlin device list -l SELECTOR'", 422}
+	ErrSelector         = &Error{"selector.malformed", "the selector is not understood", "write it like 'site=harbour,tier!=test'", 400}
+	ErrLabel            = &Error{"label.malformed", "the label is not understood", "write it like 'site=harbour'", 400}
+)

@@ -1,0 +1,49 @@
+package fleet
+
+import (
+	"time"
+
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// Statuses of a device's identity.
+const (
+	DeviceActive  = "active"
+	DeviceRevoked = "revoked"
+)
+
+// Proof of what a device runs.
+const (
+	Proven  = "proven"  // signed, counter risen, newest nonce, passed prove
+	Claimed = "claimed" // anything else
+)
+
+// Device is one agent identity and the newest that is known of it.
+type Device struct {
+	ID         string            // certificate CN and MQTT client id
+	Status     string            // DeviceActive or DeviceRevoked
+	Channel    string            // from its enrolment token, fixed
+	Labels     map[string]string // set by operators: authority
+	Facts      map[string]string // told by the device: never authority
+	PublicKey  []byte            // SPKI DER, ECDSA P-256
+	Serial     string            // of the newest certificate, hex
+	Agent      string            // version
+	Epoch      uint64            // of its queues
+	Enrolled   time.Time
+	LastSeen   time.Time // zero: never
+	Online     bool
+	Generation int64             // newest wish that it has verified
+	Models     []wire.ModelState // from the newest report
+	ReportedAt time.Time         // zero: never
+	Proof      string            // of the newest report: Proven or Claimed
+	Nonce      []byte            // newest given out in a welcome
+	Counter    uint64            // of the newest report in Epoch
+}
+
+// Class is the device's hardware class: its strata in rollouts.
+func (d *Device) Class() string {
+	if c := d.Facts["class"]; c != "" {
+		return c
+	}
+	return "unknown"
+}

@@ -1,0 +1,26 @@
+// Package fleet is the domain of the server: devices, releases, wishes,
+// rollouts, what devices told, tokens, audit, and the codes of everything that
+// can go wrong. One noun, one file. It knows no database, no network and no
+// clock; times are parameters.
+package fleet
+
+import (
+	"crypto/rand"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// Prefixes of ids; an id is its prefix and a ULID.
+const (
+	PrefixRollout = "rol_"
+	PrefixRelease = "rel_"
+	PrefixToken   = "tok_"
+	PrefixAudit   = "aud_"
+	PrefixEvent   = "evt_"
+)
+
+// NewID returns a fresh id; ids of later milliseconds sort after earlier ones.
+func NewID(prefix string, now time.Time) string {
+	return prefix + ulid.MustNew(ulid.Timestamp(now), rand.Reader).String()
+}

@@ -1,0 +1,99 @@
+package fleet
+
+import "time"
+
+// Statuses of a rollout.
+const (
+	RolloutRunning   = "running"
+	RolloutPaused    = "paused"
+	RolloutHalted    = "halted" // stopped itself; never goes on by itself
+	RolloutAborted   = "aborted"
+	RolloutCompleted = "completed"
+)
+
+// Spec is what a person wants a rollout to do.
+type Spec struct {
+	Model    string      `json:"model"`
+	Version  string      `json:"version"`
+	Channel  string      `json:"channel"`
+	Selector string      `json:"selector"` // over labels and facts; empty: every device of the channel
+	Stages   []StageSpec `json:"stages,omitempty"`
+	Control  *int        `json:"control_percent,omitempty"` // held back until the last gate, default 10
+	Bake     Duration    `json:"bake,omitempty"`            // of stages that set none
+	Silence  Duration    `json:"silence,omitempty"`         // after an acknowledged assignment, default 15 min
+	Attempt  int64       `json:"attempt,omitempty"`         // raise it to try a bad pair again
+}
+
+// StageSpec is one step: Count devices or Percent of each stratum, cumulative.
+type StageSpec struct {
+	Count   int      `json:"count,omitempty"`
+	Percent int      `json:"percent,omitempty"`
+	Bake    Duration `json:"bake,omitempty"`
+}
+
+// Rollout is a planned change of many devices. It is rows, not a process.
+type Rollout struct {
+	ID       string // rol_…
+	Spec     Spec
+	Status   string
+	Reason   string // why halted or aborted: a sentence
+	Code     string // "gate.prove", "gate.install", "gate.probation", "gate.crash", "gate.silence"
+	Stage    int    // index of the stage under way
+	Devices  int    // in all strata, control included
+	Created  time.Time
+	By       string
+	Changed  time.Time
+	Finished time.Time // zero: not yet
+	Stages   []Stage
+}
+
+// Stage is a stage's progress.
+type Stage struct {
+	Index   int
+	Started time.Time // zero: not yet
+	Baking  time.Time // when the last of its devices was good; zero: not yet
+	Passed  time.Time // zero: not yet
+	Target  int       // devices, cumulative
+}
+
+// Member is one device of a rollout.
+type Member struct {
+	Rollout  string
+	Device   string
+	Stratum  string // hardware class
+	Order    int    // within the stratum, by SHA-256(rollout id, device id)
+	Control  bool
+	Stage    int       // that admits it
+	Assigned time.Time // zero: not yet
+	Acked    time.Time // hello or report with the wish's generation; zero: not yet
+	Outcome  string    // "", OutcomeGood, OutcomeFailed, OutcomeSilent
+	Code     string
+	Reason   string
+	Answered uint64 // live requests that the release answered on it
+	Settled  time.Time
+}
+
+// Outcomes of a member.
+const (
+	OutcomeGood   = "good"
+	OutcomeFailed = "failed"
+	OutcomeSilent = "silent"
+)
+
+// Gate evaluation verdicts.
+const (
+	GatePass   = "pass"
+	GateFail   = "fail"
+	GateNotYet = "not_yet"
+)
+
+// GateEvaluation is one look at one gate with the evidence it was judged on;
+// judging the stored evidence again gives the stored verdict.
+type GateEvaluation struct {
+	Rollout  string
+	Stage    int
+	Gate     string // "install", "prove", "probation", "crash", "silence"
+	At       time.Time
+	Verdict  string
+	Evidence string // JSON
+}

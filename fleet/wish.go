@@ -1,0 +1,34 @@
+package fleet
+
+import "time"
+
+// Item is one model that a device shall run.
+type Item struct {
+	Model   string `json:"model"`
+	Path    string `json:"path"`    // catalog path of the release
+	Runtime string `json:"runtime"` // catalog path of the runtime to pair with
+	Attempt int64  `json:"attempt"`
+	Rollout string `json:"rollout,omitempty"`
+	Arm     string `json:"arm,omitempty"`
+}
+
+// Wish is everything that a device shall run. Generation rises with each
+// change, Version is that of the director's metadata; both are allocated in the
+// transaction that stores the wish.
+type Wish struct {
+	Device     string
+	Generation int64
+	Version    int64
+	Items      []Item // sorted by model
+	Changed    time.Time
+}
+
+// Item returns the item for a model.
+func (w *Wish) Item(model string) (Item, bool) {
+	for _, it := range w.Items {
+		if it.Model == model {
+			return it, true
+		}
+	}
+	return Item{}, false
+}
