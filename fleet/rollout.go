@@ -71,6 +71,8 @@ type Member struct {
 	Reason   string
 	Answered uint64 // live requests that the release answered on it
 	Settled  time.Time
+	Before   *Item     // what the device was to run before; nil: nothing
+	Undone   time.Time // when the wish was taken back after a halt or an abort; zero: not
 }
 
 // Outcomes of a member.
