@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"time"
+
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
 
 // Statuses of a rollout.
 const (
@@ -23,6 +27,9 @@ type Spec struct {
 	Silence  Duration    `json:"silence,omitempty"`         // after an acknowledged assignment, default 15 min
 	Attempt  int64       `json:"attempt,omitempty"`         // raise it to try a bad pair again
 }
+
+// Path is the release's name in the catalog.
+func (s *Spec) Path() string { return bundle.TargetPath(s.Channel, s.Model, s.Version) }
 
 // StageSpec is one step: Count devices or Percent of each stratum, cumulative.
 type StageSpec struct {

@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // Item is one model that a device shall run.
 type Item struct {
@@ -31,4 +35,16 @@ func (w *Wish) Item(model string) (Item, bool) {
 		}
 	}
 	return Item{}, false
+}
+
+// Put sets the item of its model.
+func (w *Wish) Put(it Item) {
+	w.Remove(it.Model)
+	i, _ := slices.BinarySearchFunc(w.Items, it.Model, func(x Item, m string) int { return strings.Compare(x.Model, m) })
+	w.Items = slices.Insert(w.Items, i, it)
+}
+
+// Remove takes a model out of the wish; the device leaves it as it is.
+func (w *Wish) Remove(model string) {
+	w.Items = slices.DeleteFunc(slices.Clone(w.Items), func(x Item) bool { return x.Model == model })
 }

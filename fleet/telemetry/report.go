@@ -1,0 +1,140 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// reports verifies each report and lets it take effect before it is stored: a
+// server that dies in between is sent the report again and does the same again.
+func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) error {
+	d, err := i.Store.Device(ctx, device)
+	if err != nil {
+		return err
+	}
+	key, err := publicKey(d.PublicKey)
+	if err != nil {
+		return err
+	}
+	now := i.Now()
+	out := make([]fleet.Report, 0, len(b.Records))
+	for _, r := range b.Records {
+		var env wire.Envelope
+		if err := wire.Decode(r.Payload, &env); err != nil {
+			return err
+		}
+		var rep wire.Report
+		if err := env.Open(key, wire.ReportType, &rep); err != nil {
+			return err
+		}
+		if rep.Device != device || rep.Epoch != r.Epoch {
+			return fmt.Errorf("report of %q, epoch %d, in a record of epoch %d: %w", rep.Device, rep.Epoch, r.Epoch, wire.ErrMalformed)
+		}
+		proof, newest := classify(d, &rep)
+		if newest {
+			if err := i.apply(ctx, d, &rep, proof, now); err != nil {
+				return err
+			}
+		}
+		out = append(out, fleet.Report{Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now, Proof: proof, Report: rep})
+	}
+	return i.Store.InsertReports(ctx, out)
+}
+
+// classify says what a correctly signed report proves, and whether it is at
+// least as new as what is known. Proven: the counter has not fallen, the nonce is
+// the newest that this device was given, and every pair that serves passed prove
+// on it.
+func classify(d *fleet.Device, rep *wire.Report) (proof string, newest bool) {
+	newest = rep.Epoch == d.Epoch && rep.Counter >= d.Counter
+	if !newest || len(rep.Nonce) == 0 || !bytes.Equal(rep.Nonce, d.Nonce) {
+		return fleet.Claimed, newest
+	}
+	for _, m := range rep.Models {
+		if m.Active != nil && !m.Active.Proven {
+			return fleet.Claimed, newest
+		}
+	}
+	return fleet.Proven, newest
+}
+
+// apply makes the report the newest state of its device and settles what it
+// answers.
+func (i *Ingest) apply(ctx context.Context, d *fleet.Device, rep *wire.Report, proof string, now time.Time) error {
+	err := i.Store.UpdateDevice(ctx, d.ID, func(x *fleet.Device) error {
+		x.Models, x.Counter, x.Generation, x.Proof = rep.Models, rep.Counter, rep.Generation, proof
+		x.ReportedAt, x.LastSeen = now, now
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	d.Counter = rep.Counter
+	wish, err := i.Store.Wish(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	if err := i.acknowledge(ctx, wish, rep.Generation, now); err != nil {
+		return err
+	}
+	rollouts, err := i.Store.DeviceRollouts(ctx, d.ID)
+	if err != nil || len(rollouts) == 0 {
+		return err
+	}
+	byID := map[string]*fleet.Rollout{}
+	for n := range rollouts {
+		byID[rollouts[n].ID] = &rollouts[n]
+	}
+	err = i.Store.SettleMembers(ctx, d.ID, func(ms []fleet.Member) []fleet.Member {
+		var out []fleet.Member
+		for _, m := range ms {
+			if r := byID[m.Rollout]; r != nil && settle(&m, r, rep, proof, now) {
+				out = append(out, m)
+			}
+		}
+		return out
+	})
+	i.Wake()
+	return err
+}
+
+// settle sets a member's outcome from a report and tells whether it changed. A
+// pair is good only when that is proven; a refusal counts as told. What was good
+// and is bad later becomes failed.
+func settle(m *fleet.Member, r *fleet.Rollout, rep *wire.Report, proof string, now time.Time) bool {
+	if m.Assigned.IsZero() {
+		return false
+	}
+	path := r.Spec.Path()
+	for _, s := range rep.Models {
+		if s.Model != r.Spec.Model {
+			continue
+		}
+		before := *m
+		m.Answered = max(m.Answered, answered(&s, path))
+		switch {
+		case s.Candidate != nil && s.Candidate.Path == path && s.Candidate.Verdict == "bad" && s.Attempt >= r.Spec.Attempt:
+			m.Outcome, m.Code, m.Reason = fleet.OutcomeFailed, s.Candidate.Code, s.Candidate.Reason
+		case s.Active != nil && s.Active.Path == path && s.Active.Verdict == "good" && proof == fleet.Proven:
+			m.Outcome, m.Code, m.Reason = fleet.OutcomeGood, "", ""
+		}
+		if m.Outcome != before.Outcome {
+			m.Settled = now
+		}
+		return m.Outcome != before.Outcome || m.Answered != before.Answered
+	}
+	return false
+}
+
+// answered is how many live requests the release has answered on the device.
+func answered(s *wire.ModelState, path string) uint64 {
+	if s.Candidate != nil && s.Candidate.Path == path {
+		return s.Answered
+	}
+	return 0
+}

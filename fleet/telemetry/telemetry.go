@@ -1,0 +1,208 @@
+// Package telemetry takes in what devices say: hellos, reports, samples and
+// events. Nothing is acknowledged before it is committed, and repeats change
+// nothing.
+//
+// A device sends the records of one kind one batch at a time, oldest first, and
+// keeps them until the acknowledgement; so acknowledging a batch acknowledges
+// everything before it.
+package telemetry
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// Store is what intake needs kept. Inserts are idempotent on (device, epoch,
+// sequence).
+type Store interface {
+	Device(ctx context.Context, id string) (*fleet.Device, error)
+	UpdateDevice(ctx context.Context, id string, change func(*fleet.Device) error) error
+	SetOnline(ctx context.Context, id string, online bool, at time.Time) error
+	Wish(ctx context.Context, device string) (*fleet.Wish, error)
+	// DeviceRollouts lists the running and paused rollouts that the device is a
+	// member of.
+	DeviceRollouts(ctx context.Context, device string) ([]fleet.Rollout, error)
+	// SettleMembers changes the device's memberships in those rollouts; change
+	// returns the ones to be stored.
+	SettleMembers(ctx context.Context, device string, change func([]fleet.Member) []fleet.Member) error
+	InsertReports(ctx context.Context, rs []fleet.Report) error
+	InsertSamples(ctx context.Context, ss []fleet.Sample) error
+	InsertEvents(ctx context.Context, es []fleet.Event) error
+	// SetAcked remembers the newest committed sequence; Acked tells it per kind.
+	SetAcked(ctx context.Context, device string, a wire.Ack) error
+	Acked(ctx context.Context, device string, epoch uint64) ([]wire.Ack, error)
+}
+
+// Windows of measurement in seconds.
+const (
+	WindowRollout = 60   // while the device is part of a running rollout
+	WindowIdle    = 3600 // otherwise
+)
+
+// Ingest is safe for concurrent use; messages of one device come one at a time.
+type Ingest struct {
+	Store Store
+	// Newer tells whether there is metadata newer than held for the device.
+	Newer func(ctx context.Context, device string, held wire.Held) (bool, error)
+	// Wake makes the rollouts look at what changed.
+	Wake func()
+	// Heartbeat is the pause between two hellos.
+	Heartbeat time.Duration
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// ErrProtocol is returned to a device that speaks no number of ours.
+var ErrProtocol = &fleet.Error{Code: "protocol.unsupported", Message: "no common protocol number", Next: "update the agent or the server", Status: 400}
+
+// Hello takes in who a device is and answers what it shall know.
+func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire.Welcome, error) {
+	if !slices.Contains(h.Protocols, wire.Protocol) {
+		return nil, ErrProtocol.With("the device speaks %v, the server %d", h.Protocols, wire.Protocol)
+	}
+	now := i.Now()
+	nonce := make([]byte, 16)
+	rand.Read(nonce) // never fails
+	err := i.Store.UpdateDevice(ctx, device, func(d *fleet.Device) error {
+		if d.Status != fleet.DeviceActive {
+			return fleet.ErrDeviceRevoked
+		}
+		if h.Epoch != d.Epoch {
+			d.Epoch, d.Counter = h.Epoch, 0
+		}
+		d.Facts, d.Agent, d.Generation, d.Nonce, d.LastSeen, d.Online = h.Facts, h.Agent, h.Generation, nonce, now, true
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hello of %s: %w", device, err)
+	}
+	wish, err := i.Store.Wish(ctx, device)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.acknowledge(ctx, wish, h.Generation, now); err != nil {
+		return nil, err
+	}
+	acked, err := i.Store.Acked(ctx, device, h.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	newer, err := i.Newer(ctx, device, h.Held)
+	if err != nil {
+		return nil, err
+	}
+	window, err := i.window(ctx, device)
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Welcome{
+		Protocol: wire.Protocol, Generation: wish.Generation, Nonce: nonce, Window: window,
+		Heartbeat: int64(i.Heartbeat / time.Second), Acked: acked, Metadata: newer,
+	}, nil
+}
+
+func (i *Ingest) window(ctx context.Context, device string) (int64, error) {
+	rs, err := i.Store.DeviceRollouts(ctx, device)
+	if err != nil {
+		return 0, err
+	}
+	if len(rs) > 0 {
+		return WindowRollout, nil
+	}
+	return WindowIdle, nil
+}
+
+// acknowledge marks the memberships whose assignment the device has verified.
+func (i *Ingest) acknowledge(ctx context.Context, wish *fleet.Wish, generation int64, now time.Time) error {
+	if generation < wish.Generation || wish.Generation == 0 {
+		return nil
+	}
+	changed := false
+	err := i.Store.SettleMembers(ctx, wish.Device, func(ms []fleet.Member) []fleet.Member {
+		var out []fleet.Member
+		for _, m := range ms {
+			if !m.Assigned.IsZero() && m.Acked.IsZero() {
+				m.Acked = now
+				out = append(out, m)
+			}
+		}
+		changed = len(out) > 0
+		return out
+	})
+	if changed {
+		i.Wake()
+	}
+	return err
+}
+
+// Presence takes in that a device's session began or ended.
+func (i *Ingest) Presence(ctx context.Context, device string, online bool) error {
+	return i.Store.SetOnline(ctx, device, online, i.Now())
+}
+
+// Records takes in a batch and returns its acknowledgement. A record that is not
+// understood or not signed by the device is refused with the whole batch; what
+// was committed before stays.
+func (i *Ingest) Records(ctx context.Context, device string, k wire.Kind, b *wire.Batch) (wire.Ack, error) {
+	var err error
+	switch k {
+	case wire.KindReport:
+		err = i.reports(ctx, device, b)
+	case wire.KindSample:
+		err = i.samples(ctx, device, b)
+	case wire.KindEvent:
+		err = i.events(ctx, device, b)
+	default:
+		err = fleet.ErrBadRequest.With("records of kind %q are not kept", k)
+	}
+	if err != nil {
+		return wire.Ack{}, fmt.Errorf("%s of %s: %w", k, device, err)
+	}
+	last := b.Records[len(b.Records)-1]
+	ack := wire.Ack{Kind: k, Epoch: last.Epoch, Sequence: last.Sequence}
+	return ack, i.Store.SetAcked(ctx, device, ack)
+}
+
+func (i *Ingest) samples(ctx context.Context, device string, b *wire.Batch) error {
+	out := make([]fleet.Sample, len(b.Records))
+	for n, r := range b.Records {
+		out[n] = fleet.Sample{Device: device, Epoch: r.Epoch, Sequence: r.Sequence}
+		if err := wire.Decode(r.Payload, &out[n].Sample); err != nil {
+			return err
+		}
+	}
+	return i.Store.InsertSamples(ctx, out)
+}
+
+func (i *Ingest) events(ctx context.Context, device string, b *wire.Batch) error {
+	now := i.Now()
+	out := make([]fleet.Event, len(b.Records))
+	for n, r := range b.Records {
+		out[n] = fleet.Event{ID: fleet.NewID(fleet.PrefixEvent, now), Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now}
+		if err := wire.Decode(r.Payload, &out[n].Event); err != nil {
+			return err
+		}
+	}
+	return i.Store.InsertEvents(ctx, out)
+}
+
+func publicKey(spki []byte) (*ecdsa.PublicKey, error) {
+	k, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return nil, fmt.Errorf("device key: %w", err)
+	}
+	pub, ok := k.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("device key: %T is not ECDSA", k)
+	}
+	return pub, nil
+}
