@@ -1,0 +1,195 @@
+package queue
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/dunlin-edge/dunlin/shared/durable"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+func open(t *testing.T, dir string, epoch uint64, limit int64) *Queue {
+	t.Helper()
+	q, err := Open(Config{FS: durable.OS{}, Dir: dir, Kind: wire.KindEvent, Epoch: epoch, MaxBytes: limit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { q.Close() })
+	return q
+}
+
+func add(t *testing.T, q *Queue, n int) {
+	t.Helper()
+	for i := range n {
+		if _, err := q.Append(fmt.Appendf(nil, "record %d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func next(t *testing.T, q *Queue, max int) []wire.Record {
+	t.Helper()
+	rs, err := q.Next(max, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rs
+}
+
+func TestRecordsSurviveReopen(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir, 7, 1<<20)
+	add(t, q, 10)
+	q.Close()
+	q = open(t, dir, 7, 1<<20)
+	rs := next(t, q, 100)
+	if len(rs) != 10 || rs[0].Sequence != 1 || rs[9].Sequence != 10 || string(rs[9].Payload) != "record 9" {
+		t.Fatalf("got %d records: %v", len(rs), rs)
+	}
+	if seq, err := q.Append([]byte("x")); err != nil || seq != 11 {
+		t.Fatalf("sequence %d after reopening, %v", seq, err)
+	}
+}
+
+func TestAckForgets(t *testing.T) {
+	q := open(t, t.TempDir(), 7, 1<<20)
+	add(t, q, 10)
+	if err := q.Ack(7, 4); err != nil {
+		t.Fatal(err)
+	}
+	if rs := next(t, q, 3); len(rs) != 3 || rs[0].Sequence != 5 {
+		t.Fatalf("after ack 4: %v", rs)
+	}
+	if err := q.Ack(99, 100); err != nil { // of an epoch that is not ours
+		t.Fatal(err)
+	}
+	if err := q.Ack(7, 10); err != nil {
+		t.Fatal(err)
+	}
+	if rs := next(t, q, 3); rs != nil {
+		t.Fatalf("after everything was acknowledged: %v", rs)
+	}
+}
+
+func TestFullQueueDropsOldestAndCounts(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir, 7, 64<<10)
+	payload := bytes.Repeat([]byte("a"), 1000)
+	for range 200 {
+		if _, err := q.Append(payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dropped := q.State().Dropped
+	rs := next(t, q, 1000)
+	if dropped == 0 || rs[0].Sequence != dropped+1 || q.State().Last != 200 {
+		t.Fatalf("dropped %d, first left %d, last %d", dropped, rs[0].Sequence, q.State().Last)
+	}
+	if n := q.bytes(); n > 64<<10 {
+		t.Fatalf("%d bytes on disk", n)
+	}
+	q.Close()
+	if got := open(t, dir, 7, 64<<10).State().Dropped; got != dropped {
+		t.Fatalf("dropped %d after reopening, was %d", got, dropped)
+	}
+}
+
+func TestTornTailIsCutOff(t *testing.T) {
+	for cut := 1; cut < 16; cut++ {
+		dir := t.TempDir()
+		q := open(t, dir, 7, 1<<20)
+		add(t, q, 3)
+		q.Close()
+		path := q.last().path
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b[:len(b)-cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		q = open(t, dir, 7, 1<<20)
+		if rs := next(t, q, 10); len(rs) != 2 || q.State().Dropped != 0 {
+			t.Fatalf("cut %d: %d records, dropped %d", cut, len(rs), q.State().Dropped)
+		}
+		if seq, err := q.Append([]byte("y")); err != nil || seq != 3 {
+			t.Fatalf("cut %d: sequence %d, %v", cut, seq, err)
+		}
+	}
+}
+
+func TestDamageDrawsANewEpoch(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenSet(durable.OS{}, dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, s.Event, 5)
+	s.Close()
+	path := s.Event.last().path
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[headerSize+frameSize+2] ^= 1 // inside the first record
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenSet(durable.OS{}, dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Epoch == s.Epoch || again.Event.State().Dropped == 0 {
+		t.Fatalf("epoch %x, before %x; dropped %d", again.Epoch, s.Epoch, again.Event.State().Dropped)
+	}
+}
+
+func TestEpochIsKeptAndLostWithAQueue(t *testing.T) {
+	dir := t.TempDir()
+	epoch := func() uint64 {
+		s, err := OpenSet(durable.OS{}, dir, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		return s.Epoch
+	}
+	first := epoch()
+	if got := epoch(); got != first {
+		t.Fatalf("epoch %x after reopening, was %x", got, first)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "sample")); err != nil {
+		t.Fatal(err)
+	}
+	if got := epoch(); got == first {
+		t.Fatal("a lost queue goes on in the same epoch: its numbers would come again")
+	}
+}
+
+func TestTooLong(t *testing.T) {
+	q := open(t, t.TempDir(), 7, 1<<20)
+	for _, n := range []int{0, MaxRecord + 1} {
+		if _, err := q.Append(make([]byte, n)); !errors.Is(err, ErrTooLong) {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+func FuzzScan(f *testing.F) {
+	f.Add([]byte("DLQ1"))
+	f.Add(make([]byte, headerSize+40))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		parseHeader(b)
+		if len(b) < headerSize {
+			return
+		}
+		if end, _ := scan(b, func([]byte) {}); end < headerSize || end > len(b) {
+			t.Fatalf("end %d of %d", end, len(b))
+		}
+	})
+}

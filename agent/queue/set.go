@@ -1,0 +1,104 @@
+package queue
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/dunlin-edge/dunlin/shared/durable"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// Set is the three queues of a device with their common epoch.
+type Set struct {
+	Epoch                 uint64
+	Report, Sample, Event *Queue
+}
+
+const epochFile = "epoch"
+
+// OpenSet opens the queues below dir, each bounded by maxBytes. When the epoch or
+// any queue is not there, a new epoch is drawn: sequences may begin anew then.
+func OpenSet(fsys durable.FS, dir string, maxBytes int64) (*Set, error) {
+	kinds := []wire.Kind{wire.KindReport, wire.KindSample, wire.KindEvent}
+	if err := durable.MkdirAll(fsys, "queue.dir", dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open queues: %w", err)
+	}
+	if err := durable.Sweep(fsys, "queue.sweep", dir); err != nil {
+		return nil, fmt.Errorf("open queues: %w", err)
+	}
+	epoch, err := readEpoch(fsys, dir, kinds)
+	if err != nil {
+		return nil, fmt.Errorf("open queues: %w", err)
+	}
+	s := &Set{Epoch: epoch}
+	for i, q := range []**Queue{&s.Report, &s.Sample, &s.Event} {
+		c := Config{FS: fsys, Dir: filepath.Join(dir, string(kinds[i])), Kind: kinds[i], Epoch: epoch, MaxBytes: maxBytes}
+		if *q, err = Open(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.renewAfterDamage(fsys, dir)
+}
+
+// renewAfterDamage draws a new epoch when records were lost that the server may
+// know: their numbers must not come again.
+func (s *Set) renewAfterDamage(fsys durable.FS, dir string) error {
+	if !s.Report.damaged && !s.Sample.damaged && !s.Event.damaged {
+		return nil
+	}
+	var err error
+	if s.Epoch, err = drawEpoch(fsys, dir); err != nil {
+		return fmt.Errorf("open queues: %w", err)
+	}
+	for _, q := range []*Queue{s.Report, s.Sample, s.Event} {
+		if err := q.renew(s.Epoch); err != nil {
+			return fmt.Errorf("open queues: %w", err)
+		}
+	}
+	return nil
+}
+
+// readEpoch returns the stored epoch, or stores a new one.
+func readEpoch(fsys durable.FS, dir string, kinds []wire.Kind) (uint64, error) {
+	b, err := durable.ReadFile(fsys, filepath.Join(dir, epochFile), 64)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	epoch, parseErr := strconv.ParseUint(strings.TrimSpace(string(b)), 16, 64)
+	whole := err == nil && parseErr == nil && epoch != 0
+	for _, k := range kinds {
+		if !hasSegment(fsys, filepath.Join(dir, string(k))) {
+			whole = false
+		}
+	}
+	if whole {
+		return epoch, nil
+	}
+	var r [8]byte
+	rand.Read(r[:])               // never fails
+	epoch = uint64At(r[:], 0) | 1 // never 0
+	return epoch, durable.WriteFile(fsys, "queue.epoch", path, []byte(strconv.FormatUint(epoch, 16)+"\n"), 0o600)
+}
+
+func hasSegment(fsys durable.FS, dir string) bool {
+	entries, err := fsys.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), segmentSuffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close closes every queue.
+func (s *Set) Close() error {
+	return errors.Join(s.Report.Close(), s.Sample.Close(), s.Event.Close())
+}
