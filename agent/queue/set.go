@@ -79,10 +79,14 @@ func readEpoch(fsys durable.FS, dir string, kinds []wire.Kind) (uint64, error) {
 	if whole {
 		return epoch, nil
 	}
+	return drawEpoch(fsys, dir)
+}
+
+func drawEpoch(fsys durable.FS, dir string) (uint64, error) {
 	var r [8]byte
-	rand.Read(r[:])               // never fails
-	epoch = uint64At(r[:], 0) | 1 // never 0
-	return epoch, durable.WriteFile(fsys, "queue.epoch", path, []byte(strconv.FormatUint(epoch, 16)+"\n"), 0o600)
+	rand.Read(r[:])                // never fails
+	epoch := uint64At(r[:], 0) | 1 // never 0
+	return epoch, durable.WriteFile(fsys, "queue.epoch", filepath.Join(dir, epochFile), []byte(strconv.FormatUint(epoch, 16)+"\n"), 0o600)
 }
 
 func hasSegment(fsys durable.FS, dir string) bool {
