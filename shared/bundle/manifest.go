@@ -24,8 +24,12 @@ const (
 	AnnotationPath = "org.cncf.model.filepath"
 )
 
-// ContractPath is where a place keeps the contract; no other file may have it.
-const ContractPath = "contract.json"
+// ContractPath is where a place keeps the contract, recordPath where it keeps its
+// own record; no file may have either path.
+const (
+	ContractPath = "contract.json"
+	recordPath   = "slot.json"
+)
 
 // Limits of a manifest.
 const (
@@ -103,8 +107,8 @@ func (m *Manifest) validate() error {
 		if err := l.validate(limit); err != nil {
 			return err
 		}
-		if (l.MediaType == MediaTypeContract) != (l.Path() == ContractPath) {
-			return refuse(CodeManifestPath, "%q is the contract's path and no other's", ContractPath)
+		if (l.MediaType == MediaTypeContract) != (l.Path() == ContractPath) || l.Path() == recordPath {
+			return refuse(CodeManifestPath, "%s and %s are not for files", ContractPath, recordPath)
 		}
 	}
 	if contracts != 1 {

@@ -19,11 +19,11 @@ type Source struct {
 // Packed is a bundle ready to be written: the small blobs as bytes, the files by
 // the digests that the manifest now names.
 type Packed struct {
-	Digest   string // of Raw: the bundle's name
-	Raw      []byte // the manifest
-	Manifest *Manifest
-	Config   []byte
-	Contract []byte
+	Digest      string // of Raw: the bundle's name
+	Raw         []byte // the manifest
+	Manifest    *Manifest
+	RawConfig   []byte
+	RawContract []byte
 }
 
 // Pack makes the manifest of a contract and its files, reading each file once.
@@ -34,7 +34,7 @@ func Pack(c *Contract, files []Source) (*Packed, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Packed{Contract: contract}
+	p := &Packed{RawContract: contract}
 	layers := []Descriptor{describeBytes(contract, MediaTypeContract, ContractPath)}
 	sorted := slices.SortedFunc(slices.Values(files), func(a, b Source) int { return strings.Compare(a.Path, b.Path) })
 	for _, f := range sorted {
@@ -44,10 +44,10 @@ func Pack(c *Contract, files []Source) (*Packed, error) {
 		}
 		layers = append(layers, d)
 	}
-	if p.Config, err = json.Marshal(packConfig(c, layers)); err != nil {
+	if p.RawConfig, err = json.Marshal(packConfig(c, layers)); err != nil {
 		return nil, err
 	}
-	config := describeBytes(p.Config, MediaTypeConfig, "")
+	config := describeBytes(p.RawConfig, MediaTypeConfig, "")
 	p.Manifest = &Manifest{
 		SchemaVersion: 2, MediaType: MediaTypeManifest, ArtifactType: ArtifactType, Config: config, Layers: layers,
 		Annotations: map[string]string{"org.opencontainers.image.title": c.Model, "org.opencontainers.image.version": c.Version},

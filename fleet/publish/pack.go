@@ -1,0 +1,192 @@
+package publish
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/tflite"
+)
+
+// PackConfig says what to pack.
+type PackConfig struct {
+	Dir   string // folder with model.yaml and the files that it names
+	Asker Asker  // nil: nobody is there, what is missing is an error
+	Force bool   // pack what people's words and the file disagree about, and leave the judgement to the devices
+}
+
+// Plan is a bundle that can be written.
+type Plan struct {
+	*bundle.Packed
+	Contract *bundle.Contract
+	files    []bundle.Source
+}
+
+// PackModel makes a bundle of a model: the contract from model.yaml and from the
+// model file itself. Equal folders give equal digests.
+func PackModel(c PackConfig) (*Plan, error) {
+	p := &packer{PackConfig: c}
+	var err error
+	if p.spec, err = readSpec(c.Dir); err != nil {
+		return nil, err
+	}
+	for _, step := range []func() error{p.names, p.runtime, p.tensors, p.golden, p.watch, p.rest, p.judge} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return plan(&p.contract, p.sources())
+}
+
+func plan(c *bundle.Contract, files []bundle.Source) (*Plan, error) {
+	packed, err := bundle.Pack(c, files)
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{Packed: packed, Contract: c, files: files}, nil
+}
+
+// packer fills in a contract, one step after the other.
+type packer struct {
+	PackConfig
+	spec     *Spec
+	contract bundle.Contract
+	model    []byte
+}
+
+func (p *packer) names() error {
+	s := p.spec
+	for _, q := range []struct {
+		value *string
+		Question
+	}{
+		{&s.Model, Question{"model", "the name of the model, the same for all its releases", "meter-digits"}},
+		{&s.Version, Question{"version", "the version of this release", "1.0.0"}},
+		{&s.File, Question{"file", "the model file", "model.tflite"}},
+	} {
+		if err := fill(p.Asker, q.value, q.Question); err != nil {
+			return err
+		}
+	}
+	p.contract = bundle.Contract{
+		Number: bundle.ContractNumber, Kind: bundle.KindModel, Model: s.Model, Version: s.Version,
+		File: s.File, Labels: s.Labels, Hardware: s.Hardware, State: s.State, Serve: s.Serve,
+	}
+	var err error
+	p.model, err = p.read(s.File)
+	return err
+}
+
+// tensors takes names, shapes, types and quantization from the file, and
+// meanings from people.
+func (p *packer) tensors() error {
+	m, err := tflite.Parse(p.model)
+	if err != nil {
+		return packError("pack.model", "export the model again; 'dunlin model pack' takes .tflite files", "%s: %v", p.spec.File, err)
+	}
+	inputs, outputs, err := bundle.Describe(m)
+	if err != nil {
+		return err
+	}
+	if p.contract.Inputs, err = p.mean("input", inputs, p.spec.Input, p.spec.Inputs); err != nil {
+		return err
+	}
+	p.contract.Outputs, err = p.mean("output", outputs, p.spec.Output, p.spec.Outputs)
+	return err
+}
+
+// mean gives each tensor its meaning.
+func (p *packer) mean(key string, tensors []bundle.Tensor, only string, byName map[string]string) ([]bundle.Tensor, error) {
+	example := map[string]string{"input": "image gray 8x8 0..1", "output": "classes softmax"}[key]
+	if only != "" && len(tensors) != 1 {
+		return nil, packError("pack.meaning", "name each one below '"+key+"s:'", "%s has one %s, %s has %d", SpecName, key, p.spec.File, len(tensors))
+	}
+	for name := range byName {
+		if only != "" || !hasTensor(tensors, name) {
+			return nil, packError("pack.meaning", "name the "+key+"s as 'dunlin model inspect' prints them", "%s: %q is no %s of %s, or is said twice", SpecName, name, key, p.spec.File)
+		}
+	}
+	for i := range tensors {
+		t := &tensors[i]
+		text := byName[t.Name]
+		if text == "" {
+			text = only
+		}
+		q := Question{key, "what the " + key + " " + t.Name + " stands for", example}
+		if len(tensors) > 1 {
+			q.Key = key + "s." + t.Name
+		}
+		if err := fill(p.Asker, &text, q); err != nil {
+			return nil, err
+		}
+		m, err := parseMeaning(q.Key, text)
+		if err != nil {
+			return nil, err
+		}
+		claimed, ok := m.fit(t.Shape)
+		if !ok && !p.Force {
+			return nil, packError("pack.shape", "mend "+SpecName+" or export the model again; --force leaves the judgement to the devices",
+				"%s says %q of %s, but in %s its shape is %v", SpecName, text, t.Name, p.spec.File, t.Shape)
+		}
+		if !ok {
+			t.Shape = claimed
+		}
+		t.Meaning = &m.Meaning
+	}
+	return tensors, nil
+}
+
+func hasTensor(list []bundle.Tensor, name string) bool {
+	for _, t := range list {
+		if t.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// judge asks of the bundle what a device will ask before it runs it.
+func (p *packer) judge() error {
+	if p.contract.Labels != "" {
+		b, err := p.read(p.contract.Labels)
+		if err != nil {
+			return err
+		}
+		if err := p.contract.CheckLabels(b); err != nil {
+			return err
+		}
+	}
+	if p.Force {
+		return nil
+	}
+	return p.contract.CheckModel(p.model)
+}
+
+// sources are the files of the bundle: those that the contract names, and those
+// to be carried along.
+func (p *packer) sources() []bundle.Source {
+	var list []bundle.Source
+	for _, f := range append(p.contract.Files(), p.spec.Files...) {
+		list = append(list, fileSource(f, filepath.Join(p.Dir, filepath.FromSlash(f))))
+	}
+	return list
+}
+
+func fileSource(path, from string) bundle.Source {
+	return bundle.Source{Path: path, Open: func() (io.ReadCloser, error) { return os.Open(from) }}
+}
+
+// read reads a file that model.yaml names; it must lie in the folder.
+func (p *packer) read(name string) ([]byte, error) {
+	if err := bundle.ValidPath(name); err != nil {
+		return nil, packError("pack.path", "put the file into the folder and name it by its path from there", "%s: %v", SpecName, err)
+	}
+	b, err := os.ReadFile(filepath.Join(p.Dir, filepath.FromSlash(name)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, packError("pack.file", "put the file there, or mend "+SpecName, "%s names %s, which is not in %s", SpecName, name, p.Dir)
+	}
+	return b, err
+}

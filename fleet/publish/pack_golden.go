@@ -1,0 +1,182 @@
+package publish
+
+import (
+	"math"
+	"regexp"
+	"slices"
+
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/sketch"
+)
+
+// Defaults of what model.yaml leaves out.
+const (
+	defaultRuntime  = "litert >= 2.1.6"
+	defaultRelative = 0.05 // of the golden output's range
+	defaultMinutes  = 5
+	defaultRequests = 100
+	scoreBins       = 20
+)
+
+var runtimeForm = regexp.MustCompile(`^([a-z0-9-]+) *>= *([0-9.]+)$`)
+
+func (p *packer) runtime() error {
+	text := p.spec.Runtime
+	if text == "" {
+		text = defaultRuntime
+	}
+	m := runtimeForm.FindStringSubmatch(text)
+	if m == nil {
+		return packError("pack.runtime", "write it like 'runtime: "+defaultRuntime+"'", "%s, runtime: %q is not understood", SpecName, text)
+	}
+	p.contract.Runtime = &bundle.RuntimeNeed{Name: m[1], Min: m[2]}
+	return nil
+}
+
+// golden names the golden cases and checks that their arrays fit.
+func (p *packer) golden() error {
+	q := Question{"golden", "an .npz with inputs and right outputs, by which each device proves the model before it serves; or none", "golden.npz"}
+	if err := fill(p.Asker, &p.spec.Golden, q); err != nil {
+		return err
+	}
+	if p.spec.Golden == "none" {
+		return nil
+	}
+	b, err := p.read(p.spec.Golden)
+	if err != nil {
+		return err
+	}
+	arrays, err := bundle.ReadNPZ(b)
+	if err != nil {
+		return err
+	}
+	g := &bundle.Golden{File: p.spec.Golden, Tolerance: map[string]bundle.Tolerance{}}
+	for name, t := range p.spec.Tolerance {
+		g.Tolerance[name] = bundle.Tolerance(t)
+	}
+	for _, t := range p.contract.Outputs {
+		if len(p.spec.Tolerance) == 0 && arrays[t.Name] != nil {
+			g.Tolerance[t.Name] = bundle.Tolerance{Relative: defaultRelative}
+		}
+	}
+	if first := arrays[p.contract.Inputs[0].Name]; first != nil {
+		g.Cases = first.Len()
+	}
+	p.contract.Golden = g
+	if _, err := bundle.LoadGolden(&p.contract, b); err != nil {
+		return packError("pack.golden", "save the arrays under the tensors' names and in their types, one row a case", "%s: %v", p.spec.Golden, err)
+	}
+	return nil
+}
+
+// watch chooses the output to observe, the only one with classes if people do not
+// say, and takes its reference distribution.
+func (p *packer) watch() error {
+	name := p.spec.Watch
+	if name == "" {
+		var classes []string
+		for _, t := range p.contract.Outputs {
+			if t.Meaning.Kind == "classes" {
+				classes = append(classes, t.Name)
+			}
+		}
+		if len(classes) == 1 {
+			name = classes[0]
+		}
+	}
+	if name == "" && p.spec.Reference == "" {
+		return nil
+	}
+	if err := fill(p.Asker, &name, Question{"watch", "the output that holds the scores", p.contract.Outputs[0].Name}); err != nil {
+		return err
+	}
+	if p.contract.Output(name) == nil {
+		return packError("pack.watch", "name the output as 'dunlin model inspect' prints it", "%s, watch: %q is no output", SpecName, name)
+	}
+	p.contract.Watch = &bundle.Watch{Output: name}
+	if p.spec.Reference == "" {
+		return nil
+	}
+	b, err := p.read(p.spec.Reference)
+	if err != nil {
+		return err
+	}
+	p.contract.Reference, err = reference(p.spec.Reference, b, p.contract.Output(name))
+	return err
+}
+
+// reference counts how an output was distributed over a validation set. Values
+// of the tensor's own type are dequantized; real numbers are taken as they are.
+func reference(file string, npz []byte, t *bundle.Tensor) (*bundle.Reference, error) {
+	next := "save the watched output over a validation set as the array '" + t.Name + "', one row a sample"
+	arrays, err := bundle.ReadNPZ(npz)
+	if err != nil {
+		return nil, err
+	}
+	a := arrays[t.Name]
+	if a == nil || len(a.Shape) < 2 || a.Len() == 0 || len(a.Data) == 0 {
+		return nil, packError("pack.reference", next, "%s holds no array %q with a row a sample", file, t.Name)
+	}
+	quant := t.Quant
+	if a.DType != t.DType {
+		quant = nil
+	}
+	rows := make([][]float64, a.Len())
+	for i := range rows {
+		rows[i] = quant.Real(bundle.Values(a.DType, a.Row(i)), bundle.CaseShape(t.Shape))
+	}
+	if want := t.Shape[len(t.Shape)-1:]; len(want) == 1 && want[0] > 0 && len(rows[0]) != want[0] {
+		return nil, packError("pack.reference", next, "%s: %d numbers a sample, the output has %d", file, len(rows[0]), want[0])
+	}
+	lo, hi := scoreRange(t, rows)
+	r := &bundle.Reference{Samples: uint64(len(rows)), Score: sketch.NewHistogram(lo, hi, scoreBins), Classes: make([]uint64, len(rows[0]))}
+	for _, row := range rows {
+		best := slices.Index(row, slices.Max(row))
+		if best < 0 {
+			return nil, packError("pack.reference", next, "%s holds NaN", file)
+		}
+		r.Score.Add(row[best])
+		r.Classes[best]++
+	}
+	return r, nil
+}
+
+// scoreRange is what the score can be: 0..1 for probabilities, else what the
+// reference shows.
+func scoreRange(t *bundle.Tensor, rows [][]float64) (lo, hi float64) {
+	if t.Meaning.Score == "softmax" || t.Meaning.Score == "sigmoid" {
+		return 0, 1
+	}
+	lo, hi = math.Inf(1), math.Inf(-1)
+	for _, row := range rows {
+		score := slices.Max(row)
+		lo, hi = min(lo, score), max(hi, score)
+	}
+	if !(lo < hi) {
+		return lo - 0.5, lo + 0.5
+	}
+	return lo, hi
+}
+
+// rest takes over what needs no file.
+func (p *packer) rest() error {
+	c, s := &p.contract, p.spec
+	for class, b := range s.Budgets {
+		c.Budgets = append(c.Budgets, bundle.Budget{Class: class, LatencyP95US: b.LatencyP95US, PeakMemoryKB: b.PeakMemoryKB, StartMS: b.StartMS})
+	}
+	slices.SortFunc(c.Budgets, func(a, b bundle.Budget) int {
+		if a.Class < b.Class {
+			return -1
+		}
+		return 1
+	})
+	c.Probation = bundle.Probation{Minutes: defaultMinutes, Requests: defaultRequests}
+	if s.Probation != nil {
+		c.Probation = bundle.Probation(*s.Probation)
+	}
+	if s.About != (specAbout{}) {
+		about := bundle.Provenance(s.About)
+		c.Provenance = &about
+	}
+	return nil
+}
