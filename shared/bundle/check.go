@@ -21,7 +21,7 @@ func (c *Contract) CheckModel(file []byte) error {
 	if err != nil {
 		return refuse(CodeModelMalformed, "%s: %v", c.File, err)
 	}
-	if problems := tflite.Check(m, tflite.Policy{Custom: knownCustom}); len(problems) > 0 {
+	if problems := CheckFile(m); len(problems) > 0 {
 		return refuse(CodeModelCheck, "%s: %s%s", c.File, problems[0], more(len(problems)))
 	}
 	inputs, outputs, err := Describe(m)
@@ -32,6 +32,11 @@ func (c *Contract) CheckModel(file []byte) error {
 		return err
 	}
 	return match("output", c.Outputs, outputs)
+}
+
+// CheckFile is the static check of a model file by the policy of our runtime.
+func CheckFile(m *tflite.Model) []tflite.Problem {
+	return tflite.Check(m, tflite.Policy{Custom: knownCustom})
 }
 
 func more(n int) string {
