@@ -43,8 +43,7 @@ type Config struct {
 
 // Queue is one kind's records on disk, oldest first.
 type Queue struct {
-	c    Config
-	wake chan struct{}
+	c Config
 
 	mu       sync.Mutex
 	segments []*segment // oldest first; the last one is written to
@@ -59,7 +58,7 @@ type mark struct{ epoch, sequence uint64 }
 // Open reads what is there. A torn tail, left by a power cut in Append, is cut
 // off; damage elsewhere loses the rest of its segment and is counted as dropped.
 func Open(c Config) (*Queue, error) {
-	q := &Queue{c: c, wake: make(chan struct{}, 1)}
+	q := &Queue{c: c}
 	if err := durable.MkdirAll(c.FS, "queue.dir", c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open queue %s: %w", c.Kind, err)
 	}
@@ -76,9 +75,6 @@ func Open(c Config) (*Queue, error) {
 		if err := q.rotate(); err != nil {
 			return nil, fmt.Errorf("open queue %s: %w", c.Kind, err)
 		}
-	}
-	if q.pending() {
-		q.poke()
 	}
 	return q, nil
 }
@@ -171,7 +167,6 @@ func (q *Queue) Append(payload []byte) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("append to %s: %w", q.c.Kind, err)
 	}
-	q.poke()
 	return seq, nil
 }
 
@@ -240,19 +235,7 @@ func (q *Queue) Ack(epoch, sequence uint64) error {
 			return fmt.Errorf("acknowledge %s: %w", q.c.Kind, err)
 		}
 	}
-	if q.pending() {
-		q.poke()
-	}
 	return nil
-}
-
-func (q *Queue) pending() bool {
-	for _, s := range q.segments {
-		if s.after(q.acked) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // State tells the newest sequence and what was dropped.
@@ -267,16 +250,6 @@ func (q *Queue) Acked() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.acked.sequence
-}
-
-// Wake receives when there may be something to send.
-func (q *Queue) Wake() <-chan struct{} { return q.wake }
-
-func (q *Queue) poke() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
 }
 
 // Close closes the files. Nothing is lost without it.

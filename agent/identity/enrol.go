@@ -1,0 +1,176 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/shared/durable"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// ServerError is the server's refusal to enrol.
+type ServerError struct {
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+	Next   string `json:"next"`
+}
+
+// Error implements error.
+func (e *ServerError) Error() string { return e.Detail + " (" + e.Code + ")" }
+
+// ErrFingerprint is wrapped when what the server sent is not what the token
+// names: another server answers, or the token was changed.
+var ErrFingerprint = errors.New("it does not have the fingerprint that the token names")
+
+const maxReply = 4 << 20
+
+// Enrol gets an identity with the token and stores it in dir, the key first and
+// device.json last: killed in between, it is asked again with the same key. The
+// reply carries the roots that the device is to trust; their first versions have
+// the fingerprints that the token names.
+func Enrol(ctx context.Context, fsys durable.FS, dir string, token *wire.EnrolToken, name string, facts map[string]string) (*wire.EnrolReply, error) {
+	if err := durable.MkdirAll(fsys, "identity.dir", dir, 0o700); err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	key, err := makeKey(fsys, dir)
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	reply, err := request(ctx, token, key, name, facts)
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	if err := judge(reply, token, key); err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	return reply, nil
+}
+
+// Store makes the reply of Enrol the device's identity. The caller stores the
+// roots before, so that a device that is enrolled always has them.
+func Store(fsys durable.FS, dir string, token *wire.EnrolToken, reply *wire.EnrolReply) error {
+	rec, err := json.Marshal(record{Number: recordNumber, Device: reply.Device, Channel: reply.Channel, Server: token.Server, MQTT: reply.MQTT})
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		op, name string
+		data     []byte
+	}{{"identity.cert", fileCert, reply.Certificate}, {"identity.ca", fileCA, reply.CA}, {"identity.record", fileRecord, rec}} {
+		if err := durable.WriteFile(fsys, f.op, filepath.Join(dir, f.name), f.data, 0o600); err != nil {
+			return fmt.Errorf("store identity: %w", err)
+		}
+	}
+	return nil
+}
+
+func request(ctx context.Context, token *wire.EnrolToken, key *ecdsa.PrivateKey, name string, facts map[string]string) (*wire.EnrolReply, error) {
+	u, err := url.Parse(token.Server)
+	if err != nil {
+		return nil, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(wire.EnrolProof(token.ID, spki))
+	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(wire.EnrolRequest{Token: token.ID, Secret: token.Secret, Device: name, PublicKey: spki, Signature: sig, Facts: facts})
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: pinned(token.CA, u.Hostname())}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, token.Server+"/v1/enrol", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		e := &ServerError{}
+		if json.Unmarshal(b, e) != nil || e.Code == "" {
+			return nil, fmt.Errorf("the server answered %s", resp.Status)
+		}
+		return nil, e
+	}
+	var reply wire.EnrolReply
+	if err := json.Unmarshal(b, &reply); err != nil {
+		return nil, fmt.Errorf("read the server's answer: %w", err)
+	}
+	return &reply, nil
+}
+
+// pinned accepts a server whose chain ends in the CA of that fingerprint, which
+// it sends along. Dates are not looked at: the clock may be anything.
+func pinned(fingerprint []byte, name string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: name, InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			for _, c := range s.PeerCertificates {
+				if sum := sha256.Sum256(c.Raw); c.IsCA && bytes.Equal(sum[:], fingerprint) {
+					pool := x509.NewCertPool()
+					pool.AddCert(c)
+					return verifyServer(s, pool, name, false)
+				}
+			}
+			return fmt.Errorf("the server's CA: %w", ErrFingerprint)
+		},
+	}
+}
+
+// judge compares everything that the device will trust with the token.
+func judge(r *wire.EnrolReply, t *wire.EnrolToken, key *ecdsa.PrivateKey) error {
+	if !wire.ValidDevice(r.Device) || r.MQTT == "" {
+		return fmt.Errorf("the server's answer names device %q at %q", r.Device, r.MQTT)
+	}
+	if r.Channel != t.Channel {
+		return fmt.Errorf("channel %q: the token is for %q", r.Channel, t.Channel)
+	}
+	ca, _ := pem.Decode(r.CA)
+	if ca == nil {
+		return errors.New("the server's answer has no CA certificate")
+	}
+	if sum := sha256.Sum256(ca.Bytes); !bytes.Equal(sum[:], t.CA) {
+		return fmt.Errorf("the CA certificate: %w", ErrFingerprint)
+	}
+	for _, x := range []struct {
+		what  string
+		roots [][]byte
+		want  []byte
+	}{{"the catalog's root", r.CatalogRoots, t.CatalogRoot}, {"the director's root", r.DirectorRoots, t.DirectorRoot}} {
+		if len(x.roots) == 0 {
+			return fmt.Errorf("%s is missing in the server's answer", x.what)
+		}
+		if sum := sha256.Sum256(x.roots[0]); !bytes.Equal(sum[:], x.want) {
+			return fmt.Errorf("%s: %w", x.what, ErrFingerprint)
+		}
+	}
+	_, err := pair(r.Certificate, key)
+	return err
+}
