@@ -187,3 +187,22 @@ func Point(fsys FS, op, path, target string) error {
 	}
 	return nil
 }
+
+// PublishFile makes a file that somebody else has written beside path durable and
+// renames it over path. It must be closed.
+func PublishFile(fsys FS, op, temp, path string) error {
+	if filepath.Dir(temp) != filepath.Dir(path) {
+		return fmt.Errorf("publish %s: %s is not beside it", path, temp)
+	}
+	if err := syncFile(fsys, op, temp); err != nil {
+		fsys.Remove(op, temp) // lost: what is in it is not known
+		return fmt.Errorf("publish %s: %w", path, err)
+	}
+	if err := fsys.Rename(op, temp, path); err != nil {
+		return fmt.Errorf("publish %s: %w", path, err)
+	}
+	if err := fsys.SyncDir(op, filepath.Dir(path)); err != nil {
+		return fmt.Errorf("publish %s: %w", path, err)
+	}
+	return nil
+}

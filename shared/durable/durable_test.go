@@ -142,3 +142,41 @@ func wantNames(t *testing.T, dir string, want ...string) {
 		}
 	}
 }
+
+func TestPublishFile(t *testing.T) {
+	dir := t.TempDir()
+	path, temp := filepath.Join(dir, "f"), filepath.Join(dir, "f.new")
+	for _, want := range []string{"one", "two"} {
+		if err := os.WriteFile(temp, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := durable.PublishFile(durable.OS{}, "t", temp, path); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("published %q, %v", got, err)
+		}
+	}
+	if err := durable.PublishFile(durable.OS{}, "t", filepath.Join(dir, "x", "f"), path); err == nil {
+		t.Error("published from another directory")
+	}
+}
+
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := durable.Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := durable.Lock(path); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("second lock: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := durable.Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
