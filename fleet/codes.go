@@ -8,6 +8,7 @@ var (
 	ErrForbidden        = &Error{"auth.forbidden", "this token's role does not allow that", "ask an admin for a token with the role that is named", 403}
 	ErrDeviceUnknown    = &Error{"device.unknown", "no such device", "list devices with 'dunlin device list'", 404}
 	ErrDeviceRevoked    = &Error{"device.revoked", "the device's identity is revoked", "enrol the device again with a new token", 403}
+	ErrDeviceExists     = &Error{"device.exists", "a device of this id is enrolled with another key", "choose another --name, or revoke the old device first", 409}
 	ErrTokenUnknown     = &Error{"token.unknown", "the enrolment token is not known here", "make one with 'dunlin device token'", 401}
 	ErrTokenExpired     = &Error{"token.expired", "the enrolment token has expired", "make one with 'dunlin device token'", 401}
 	ErrTokenSpent       = &Error{"token.spent", "the enrolment token has been used as often as it allows", "make one with 'dunlin device token'", 401}
