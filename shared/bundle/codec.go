@@ -38,7 +38,6 @@ func (c *Contract) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", " ")
 	if err := e.Encode(c); err != nil {
 		return nil, refuse(CodeContractInvalid, "contract: %v", err)
 	}

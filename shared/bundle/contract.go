@@ -71,7 +71,7 @@ type Quant struct {
 type Meaning struct {
 	Kind   string     `json:"kind"`             // "image", "audio", "classes", "boxes", "embedding", "tensor"
 	Colour string     `json:"colour,omitempty"` // image: "gray", "rgb", "bgr"
-	Range  [2]float64 `json:"range,omitempty"`  // image: real value of black and white
+	Range  [2]float64 `json:"range,omitzero"`   // image: real value of black and white
 	Score  string     `json:"score,omitempty"`  // classes: "softmax", "sigmoid", "logits"
 }
 
