@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"maps"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/shared/wire"
@@ -46,4 +47,15 @@ func (d *Device) Class() string {
 		return c
 	}
 	return "unknown"
+}
+
+// Attributes are what selectors look at: labels, and facts where no label has the
+// key.
+func (d *Device) Attributes() map[string]string {
+	out := maps.Clone(d.Facts)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, d.Labels)
+	return out
 }

@@ -1,0 +1,247 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
+
+// LoopStore is what the loop needs kept.
+type LoopStore interface {
+	// Lease gives one holder at a time the right to carry rollouts out, until
+	// ttl after now; the epoch rises with each new holder.
+	Lease(ctx context.Context, name, holder string, ttl time.Duration, now time.Time) (epoch int64, ok bool, err error)
+	// OpenRollouts lists running rollouts, and halted or aborted ones with
+	// members that have not got their former wish back.
+	OpenRollouts(ctx context.Context) ([]fleet.Rollout, error)
+	Members(ctx context.Context, rollout string) ([]fleet.Member, error)
+	Wish(ctx context.Context, device string) (*fleet.Wish, error)
+	Device(ctx context.Context, id string) (*fleet.Device, error)
+}
+
+// Assigner stores a commit, with the changed wish signed in the same
+// transaction. It is idempotent: a commit that was stored and is planned again
+// finds its rows changed.
+type Assigner interface {
+	Commit(ctx context.Context, c fleet.Commit) error
+	// Runtime chooses the runtime release that a device is to pair with a
+	// release: the newest of the channel for the device's architecture.
+	Runtime(ctx context.Context, d *fleet.Device, rel *fleet.Release) (path string, err error)
+}
+
+// Loop carries rollouts out.
+type Loop struct {
+	Store    LoopStore
+	Assigner Assigner
+	Release  func(ctx context.Context, channel, model, version string) (*fleet.Release, error)
+	Holder   string // unique per process
+	Now      func() time.Time
+	Log      *slog.Logger
+	// Changed tells watchers that a rollout changed; may be nil.
+	Changed func(rollout string)
+
+	wake chan struct{}
+}
+
+// NewLoop returns a loop that runs when Run is called.
+func NewLoop(l Loop) *Loop {
+	l.wake = make(chan struct{}, 1)
+	return &l
+}
+
+// Wake makes the loop look now; repeated calls melt into one.
+func (l *Loop) Wake() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	leaseName = "rollouts"
+	leaseTTL  = 15 * time.Second
+	lookAgain = 5 * time.Second // also renews the lease
+)
+
+// Run carries out what is due until ctx ends.
+func (l *Loop) Run(ctx context.Context) error {
+	for {
+		next, err := l.Step(ctx)
+		if err != nil && ctx.Err() == nil {
+			l.Log.Error("rollouts put off", "err", err)
+		}
+		wait := lookAgain
+		if !next.IsZero() {
+			wait = min(max(next.Sub(l.Now()), 0), lookAgain)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-l.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// Step carries out everything that is due now, in every open rollout, and says
+// when time alone makes more due.
+func (l *Loop) Step(ctx context.Context) (next time.Time, err error) {
+	epoch, ok, err := l.Store.Lease(ctx, leaseName, l.Holder, leaseTTL, l.Now())
+	if err != nil || !ok {
+		return time.Time{}, err
+	}
+	open, err := l.Store.OpenRollouts(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("list rollouts: %w", err)
+	}
+	var errs []error
+	for i := range open {
+		at, err := l.advance(ctx, epoch, &open[i])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("rollout %s: %w", open[i].ID, err))
+		}
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next, errors.Join(errs...)
+}
+
+// advance plans and acts until nothing is due.
+func (l *Loop) advance(ctx context.Context, epoch int64, r *fleet.Rollout) (time.Time, error) {
+	for {
+		members, err := l.Store.Members(ctx, r.ID)
+		if err != nil {
+			return time.Time{}, err
+		}
+		actions := Plan(r, members, l.Now())
+		if len(actions) == 0 {
+			return Next(r, members), nil
+		}
+		for _, a := range actions {
+			if err := l.act(ctx, epoch, r, members, a); err != nil {
+				return time.Time{}, fmt.Errorf("%s %s: %w", a.Kind, a.Device, err)
+			}
+		}
+		if l.Changed != nil {
+			l.Changed(r.ID)
+		}
+	}
+}
+
+// act makes the commit of one action and stores it. On success r is what was
+// stored.
+func (l *Loop) act(ctx context.Context, epoch int64, r *fleet.Rollout, members []fleet.Member, a Action) error {
+	now := l.Now()
+	c := fleet.Commit{Epoch: epoch, Rollout: cloned(r), Evaluations: a.Evaluations}
+	c.Rollout.Changed = now
+	c.Audit = fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "server", Act: "rollout." + string(a.Kind), Object: r.ID, Detail: a.Device + a.Reason}
+	st := &c.Rollout.Stages[r.Stage]
+	switch a.Kind {
+	case StartStage:
+		st.Started = now
+	case Bake:
+		st.Baking = now
+	case PassStage:
+		st.Passed = now
+		c.Rollout.Stage++
+	case Complete:
+		st.Passed = now
+		c.Rollout.Status, c.Rollout.Finished = fleet.RolloutCompleted, now
+	case Halt:
+		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = fleet.RolloutHalted, a.Code, a.Reason
+	case Silent:
+		m := member(members, a.Device)
+		m.Outcome, m.Settled = fleet.OutcomeSilent, now
+		m.Code, m.Reason = "silence", "not heard of since it acknowledged the assignment"
+		c.Members = []fleet.Member{m}
+	case Admit:
+		if err := l.admit(ctx, &c, member(members, a.Device), now); err != nil {
+			return err
+		}
+	case Undo:
+		takeBack(&c, member(members, a.Device), now)
+	}
+	if err := l.Assigner.Commit(ctx, c); err != nil {
+		return err
+	}
+	*r = c.Rollout
+	l.Log.Info("rollout", "rollout", r.ID, "act", string(a.Kind), "stage", a.Stage, "device", a.Device, "code", a.Code, "reason", a.Reason)
+	return nil
+}
+
+// cloned copies the rollout so that a commit that is not stored changes nothing.
+func cloned(r *fleet.Rollout) fleet.Rollout {
+	c := *r
+	c.Stages = append([]fleet.Stage(nil), r.Stages...)
+	return c
+}
+
+func member(members []fleet.Member, device string) fleet.Member {
+	for _, m := range members {
+		if m.Device == device {
+			return m
+		}
+	}
+	return fleet.Member{} // Plan names members only
+}
+
+// admit puts the release into the device's wish and keeps what stood there.
+func (l *Loop) admit(ctx context.Context, c *fleet.Commit, m fleet.Member, now time.Time) error {
+	spec := c.Rollout.Spec
+	rel, err := l.Release(ctx, spec.Channel, spec.Model, spec.Version)
+	if err != nil {
+		return err
+	}
+	d, err := l.Store.Device(ctx, m.Device)
+	if err != nil {
+		return err
+	}
+	w, err := l.Store.Wish(ctx, m.Device)
+	if err != nil {
+		return err
+	}
+	m.Assigned = now
+	if it, ok := w.Item(spec.Model); ok {
+		m.Before = &it
+	}
+	runtime, err := l.Assigner.Runtime(ctx, d, rel)
+	if err != nil {
+		// A device that no runtime fits is an outcome, not a reason to stand still.
+		m.Outcome, m.Code, m.Reason, m.Settled, m.Undone = fleet.OutcomeFailed, "install.runtime", err.Error(), now, now
+		c.Members = []fleet.Member{m}
+		return nil
+	}
+	arm := "treated"
+	if m.Control {
+		arm = "control"
+	}
+	item := fleet.Item{Model: spec.Model, Path: rel.Path(), Runtime: runtime, Attempt: spec.Attempt, Rollout: c.Rollout.ID, Arm: arm}
+	c.Members, c.Device, c.Change = []fleet.Member{m}, m.Device, func(w *fleet.Wish) error { w.Put(item); return nil }
+	return nil
+}
+
+// takeBack gives the device the item that it had before, or none.
+func takeBack(c *fleet.Commit, m fleet.Member, now time.Time) {
+	model, rollout, before := c.Rollout.Spec.Model, c.Rollout.ID, m.Before
+	m.Undone = now
+	c.Members, c.Device = []fleet.Member{m}, m.Device
+	c.Change = func(w *fleet.Wish) error {
+		it, ok := w.Item(model)
+		switch {
+		case !ok || it.Rollout != rollout: // somebody else's wish by now
+		case before == nil:
+			w.Remove(model)
+		default:
+			w.Put(*before)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,220 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
+
+// pendingShare is the part of a stage's devices that may be without an
+// acknowledged assignment when the stage passes.
+const pendingShare = 0.2
+
+// Plan says what is due for a rollout now. It is pure: the same rows and time
+// give the same actions. Carrying an action out and planning again must be
+// possible after each of them, so a server that dies between two loses nothing.
+func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
+	switch r.Status {
+	case fleet.RolloutHalted, fleet.RolloutAborted:
+		return undo(members)
+	case fleet.RolloutRunning:
+	default:
+		return nil
+	}
+	if out := silences(r, members, now); len(out) > 0 {
+		return out
+	}
+	evals, failed := evaluate(r, members, now)
+	if failed != nil {
+		return []Action{{Kind: Halt, Stage: r.Stage, Code: "gate." + failed.Gate, Reason: failed.reason, Evaluations: evals}}
+	}
+	st := r.Stages[r.Stage]
+	if st.Started.IsZero() {
+		return []Action{{Kind: StartStage, Stage: r.Stage}}
+	}
+	if out := admissions(r, members); len(out) > 0 {
+		return out
+	}
+	if !settled(r, members) {
+		return nil
+	}
+	if st.Baking.IsZero() && stageSize(members, r.Stage) > 0 {
+		return []Action{{Kind: Bake, Stage: r.Stage}}
+	}
+	if !st.Baking.IsZero() && now.Before(st.Baking.Add(bakeOf(r))) {
+		return nil
+	}
+	if r.Stage == len(r.Stages)-1 {
+		return []Action{{Kind: Complete, Stage: r.Stage, Evaluations: evals}}
+	}
+	return []Action{{Kind: PassStage, Stage: r.Stage, Evaluations: evals}}
+}
+
+// Next is when time alone can make something due; zero: never.
+func Next(r *fleet.Rollout, members []fleet.Member) time.Time {
+	if r.Status != fleet.RolloutRunning {
+		return time.Time{}
+	}
+	var next time.Time
+	sooner := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	if b := r.Stages[r.Stage].Baking; !b.IsZero() {
+		sooner(b.Add(bakeOf(r)))
+	}
+	for _, m := range members {
+		if waits(m) {
+			sooner(m.Acked.Add(time.Duration(r.Spec.Silence)))
+		}
+	}
+	return next
+}
+
+// bakeOf is the wait at the end of the present stage. Control is changed without
+// one of its own: what it could show has been seen.
+func bakeOf(r *fleet.Rollout) time.Duration {
+	if r.Stage >= len(r.Spec.Stages) {
+		return 0
+	}
+	if b := r.Spec.Stages[r.Stage].Bake; b != 0 {
+		return time.Duration(b)
+	}
+	return time.Duration(r.Spec.Bake)
+}
+
+// waits tells whether an acknowledged device still owes its outcome.
+func waits(m fleet.Member) bool { return m.Outcome == "" && !m.Acked.IsZero() }
+
+func silences(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
+	var out []Action
+	for _, m := range members {
+		if waits(m) && !now.Before(m.Acked.Add(time.Duration(r.Spec.Silence))) {
+			out = append(out, Action{Kind: Silent, Stage: m.Stage, Device: m.Device})
+		}
+	}
+	return out
+}
+
+func undo(members []fleet.Member) []Action {
+	var out []Action
+	for _, m := range members {
+		if !m.Assigned.IsZero() && m.Outcome != fleet.OutcomeGood && m.Undone.IsZero() {
+			out = append(out, Action{Kind: Undo, Stage: m.Stage, Device: m.Device})
+		}
+	}
+	return out
+}
+
+// class is what is known of one hardware class.
+type class struct {
+	good, open int
+	held       bool // a failure or silence that no later success has answered
+}
+
+func classes(members []fleet.Member) map[string]*class {
+	out := map[string]*class{}
+	lastBad, lastGood := map[string]time.Time{}, map[string]time.Time{}
+	for _, m := range members {
+		c := out[m.Stratum]
+		if c == nil {
+			c = &class{}
+			out[m.Stratum] = c
+		}
+		switch {
+		case m.Outcome == fleet.OutcomeGood:
+			c.good++
+			lastGood[m.Stratum] = later(lastGood[m.Stratum], m.Settled)
+		case m.Outcome != "":
+			lastBad[m.Stratum] = later(lastBad[m.Stratum], m.Settled)
+		case !m.Assigned.IsZero():
+			c.open++
+		}
+	}
+	for s, c := range out {
+		c.held = !lastBad[s].IsZero() && !lastGood[s].After(lastBad[s])
+	}
+	return out
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// admissions are the devices of the present stage that may be changed now.
+func admissions(r *fleet.Rollout, members []fleet.Member) []Action {
+	known := classes(members)
+	var out []Action
+	for _, m := range members {
+		if m.Stage > r.Stage || !m.Assigned.IsZero() {
+			continue
+		}
+		c := known[m.Stratum]
+		if c.held && c.open > 0 || c.good == 0 && c.open > 0 {
+			continue
+		}
+		// A held class is tried with one device more: its success frees the
+		// class, a second failure among the first ten halts.
+		c.open++
+		out = append(out, Action{Kind: Admit, Stage: m.Stage, Device: m.Device})
+	}
+	return out
+}
+
+// settled tells whether every device up to the present stage is good, but for
+// the pending that a stage may leave behind.
+func settled(r *fleet.Rollout, members []fleet.Member) bool {
+	size, pending := 0, 0
+	for _, m := range members {
+		if m.Stage > r.Stage {
+			continue
+		}
+		switch {
+		case m.Outcome != "":
+		case m.Assigned.IsZero() || !m.Acked.IsZero():
+			return false
+		default:
+			pending++
+		}
+		if m.Stage == r.Stage {
+			size++
+		}
+	}
+	return float64(pending) <= pendingShare*float64(size) || pending == 0
+}
+
+func stageSize(members []fleet.Member, stage int) int {
+	n := 0
+	for _, m := range members {
+		if m.Stage == stage {
+			n++
+		}
+	}
+	return n
+}
+
+// Waiting says in a sentence what a running rollout waits for.
+func Waiting(r *fleet.Rollout, members []fleet.Member) string {
+	if r.Status != fleet.RolloutRunning {
+		return ""
+	}
+	if b := r.Stages[r.Stage].Baking; !b.IsZero() {
+		return "bakes until " + b.Add(bakeOf(r)).UTC().Format(time.TimeOnly) + " UTC"
+	}
+	open, pending := 0, 0
+	for _, m := range members {
+		switch {
+		case m.Stage > r.Stage || m.Outcome != "":
+		case !m.Acked.IsZero():
+			open++
+		default:
+			pending++
+		}
+	}
+	return fmt.Sprintf("%d devices at work, %d have not acknowledged yet", open, pending)
+}

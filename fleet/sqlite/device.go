@@ -1,0 +1,193 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
+
+const deviceColumns = `id, status, channel, public_key, serial, agent, facts, epoch, counter, nonce, generation, models, proof, enrolled, last_seen, reported_at, online,
+ (SELECT json_group_object(key, value) FROM labels WHERE device = devices.id)`
+
+func scanDevice(s scanner) (*fleet.Device, error) {
+	var d fleet.Device
+	var facts, models, labels string
+	var epoch, counter, enrolled, seen, reported int64
+	err := s.Scan(&d.ID, &d.Status, &d.Channel, &d.PublicKey, &d.Serial, &d.Agent, &facts, &epoch, &counter, &d.Nonce, &d.Generation, &models, &d.Proof, &enrolled, &seen, &reported, &d.Online, &labels)
+	if err != nil {
+		return nil, err
+	}
+	d.Epoch, d.Counter = uint64(epoch), uint64(counter)
+	d.Enrolled, d.LastSeen, d.ReportedAt = fromMillis(enrolled), fromMillis(seen), fromMillis(reported)
+	for _, x := range []struct {
+		text string
+		into any
+	}{{facts, &d.Facts}, {models, &d.Models}, {labels, &d.Labels}} {
+		if err := json.Unmarshal([]byte(x.text), x.into); err != nil {
+			return nil, fmt.Errorf("device %s: %w", d.ID, err)
+		}
+	}
+	return &d, nil
+}
+
+func getDevice(ctx context.Context, q querier, id string) (*fleet.Device, error) {
+	d, err := scanDevice(q.QueryRowContext(ctx, `SELECT `+deviceColumns+` FROM devices WHERE id = ?`, id))
+	return d, notFound(err, fleet.ErrDeviceUnknown.With("no device %q", id))
+}
+
+// Device returns ErrDeviceUnknown when there is none.
+func (db *DB) Device(ctx context.Context, id string) (*fleet.Device, error) {
+	return getDevice(ctx, db.r, id)
+}
+
+// DeviceFilter chooses devices; zero values do not restrict.
+type DeviceFilter struct {
+	Selector string // over labels and, where no label has the key, facts
+	Channel  string
+	Status   string
+	After    string // id, for the next page
+	Limit    int
+}
+
+// Devices lists devices by id.
+func (db *DB) Devices(ctx context.Context, f DeviceFilter) ([]*fleet.Device, error) {
+	sel, err := bundle.ParseSelector(f.Selector)
+	if err != nil {
+		return nil, fleet.ErrSelector.With("%v", err)
+	}
+	all, err := list(ctx, db.r, scanDevice, `SELECT `+deviceColumns+` FROM devices
+ WHERE id > ? AND (? = '' OR channel = ?) AND (? = '' OR status = ?) ORDER BY id`, f.After, f.Channel, f.Channel, f.Status, f.Status)
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	var out []*fleet.Device
+	for _, d := range all {
+		if sel.Matches(d.Attributes()) {
+			out = append(out, d)
+		}
+		if f.Limit > 0 && len(out) == f.Limit {
+			break
+		}
+	}
+	return out, nil
+}
+
+// Targets lists the active devices of a channel that the selector matches.
+func (db *DB) Targets(ctx context.Context, channel, selector string) ([]*fleet.Device, error) {
+	return db.Devices(ctx, DeviceFilter{Selector: selector, Channel: channel, Status: fleet.DeviceActive})
+}
+
+func insertDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte) error {
+	facts, err := jsonText(orEmpty(d.Facts))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO devices (id, status, channel, public_key, serial, certificate, facts, enrolled) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		d.ID, d.Status, d.Channel, d.PublicKey, d.Serial, cert, facts, millis(d.Enrolled))
+	if err != nil {
+		return err
+	}
+	for k, v := range d.Labels {
+		if err := putLabel(ctx, tx, d.ID, k, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+func putLabel(ctx context.Context, tx *sql.Tx, device, key, value string) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO labels (device, key, value) VALUES (?, ?, ?) ON CONFLICT (device, key) DO UPDATE SET value = excluded.value`, device, key, value)
+	return err
+}
+
+// UpdateDevice changes what is known of a device; identity and labels stay.
+func (db *DB) UpdateDevice(ctx context.Context, id string, change func(*fleet.Device) error) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		d, err := getDevice(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := change(d); err != nil {
+			return err
+		}
+		facts, err := jsonText(orEmpty(d.Facts))
+		if err != nil {
+			return err
+		}
+		models, err := jsonText(d.Models)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, agent = ?, facts = ?, epoch = ?, counter = ?, nonce = ?, generation = ?, models = ?, proof = ?, last_seen = ?, reported_at = ?, online = ? WHERE id = ?`,
+			d.Status, d.Agent, facts, int64(d.Epoch), int64(d.Counter), d.Nonce, d.Generation, models, d.Proof, millis(d.LastSeen), millis(d.ReportedAt), d.Online, id)
+		return err
+	})
+}
+
+// SetOnline records that a session began or ended.
+func (db *DB) SetOnline(ctx context.Context, id string, online bool, at time.Time) error {
+	_, err := db.w.ExecContext(ctx, `UPDATE devices SET online = ?, last_seen = ? WHERE id = ?`, online, millis(at), id)
+	return err
+}
+
+// SetOnlineExactly marks these devices online and every other one not: what was
+// believed before a restart, or missed since, is set right.
+func (db *DB) SetOnlineExactly(ctx context.Context, ids []string) error {
+	text, err := jsonText(append([]string{}, ids...))
+	if err != nil {
+		return err
+	}
+	_, err = db.w.ExecContext(ctx, `UPDATE devices SET online = (id IN (SELECT value FROM json_each(?)))`, text)
+	return err
+}
+
+// SetLabels sets and removes labels.
+func (db *DB) SetLabels(ctx context.Context, id string, set map[string]string, remove []string, a fleet.Audit) (*fleet.Device, error) {
+	var d *fleet.Device
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		if _, err := getDevice(ctx, tx, id); err != nil {
+			return err
+		}
+		for k, v := range set {
+			if err := putLabel(ctx, tx, id, k, v); err != nil {
+				return err
+			}
+		}
+		for _, k := range remove {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM labels WHERE device = ? AND key = ?`, id, k); err != nil {
+				return err
+			}
+		}
+		var err error
+		if d, err = getDevice(ctx, tx, id); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, a)
+	})
+	return d, err
+}
+
+// Revoke ends an identity. Revoking it again changes nothing.
+func (db *DB) Revoke(ctx context.Context, id string, a fleet.Audit) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		if _, err := getDevice(ctx, tx, id); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE devices SET status = ?, online = 0 WHERE id = ?`, fleet.DeviceRevoked, id); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, a)
+	})
+}

@@ -1,0 +1,118 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
+
+const memberColumns = `rollout, device, stratum, ord, control, stage, assigned, acked, outcome, code, reason, answered, settled, before, undone`
+
+func scanMember(s scanner) (fleet.Member, error) {
+	var m fleet.Member
+	var assigned, acked, settled, undone, answered int64
+	var before string
+	err := s.Scan(&m.Rollout, &m.Device, &m.Stratum, &m.Order, &m.Control, &m.Stage, &assigned, &acked, &m.Outcome, &m.Code, &m.Reason, &answered, &settled, &before, &undone)
+	if err != nil {
+		return m, err
+	}
+	m.Assigned, m.Acked, m.Settled, m.Undone = fromMillis(assigned), fromMillis(acked), fromMillis(settled), fromMillis(undone)
+	m.Answered = uint64(answered)
+	if before != "" {
+		m.Before = new(fleet.Item)
+		err = json.Unmarshal([]byte(before), m.Before)
+	}
+	return m, err
+}
+
+// Members lists a rollout's devices by class and order.
+func (db *DB) Members(ctx context.Context, rollout string) ([]fleet.Member, error) {
+	return list(ctx, db.r, scanMember, `SELECT `+memberColumns+` FROM members WHERE rollout = ? ORDER BY stratum, ord`, rollout)
+}
+
+// saveMember writes what changes of a member.
+func saveMember(ctx context.Context, tx *sql.Tx, m *fleet.Member) error {
+	before := ""
+	if m.Before != nil {
+		var err error
+		if before, err = jsonText(m.Before); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE members SET assigned = ?, acked = ?, outcome = ?, code = ?, reason = ?, answered = ?, settled = ?, before = ?, undone = ? WHERE rollout = ? AND device = ?`,
+		millis(m.Assigned), millis(m.Acked), m.Outcome, m.Code, m.Reason, int64(m.Answered), millis(m.Settled), before, millis(m.Undone), m.Rollout, m.Device)
+	return err
+}
+
+// SettleMembers changes a device's memberships in running and paused rollouts;
+// change returns the ones to be stored.
+func (db *DB) SettleMembers(ctx context.Context, device string, change func([]fleet.Member) []fleet.Member) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		ms, err := list(ctx, tx, scanMember, `SELECT `+memberColumns+` FROM members WHERE device = ? AND rollout IN (SELECT id FROM rollouts WHERE status IN (?, ?)) ORDER BY rollout`,
+			device, fleet.RolloutRunning, fleet.RolloutPaused)
+		if err != nil {
+			return fmt.Errorf("memberships of %s: %w", device, err)
+		}
+		for _, m := range change(ms) {
+			if err := saveMember(ctx, tx, &m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Lease gives one holder at a time a right until ttl after now; the epoch rises
+// with each new holder.
+func (db *DB) Lease(ctx context.Context, name, holder string, ttl time.Duration, now time.Time) (epoch int64, ok bool, err error) {
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		var have string
+		var until int64
+		err := tx.QueryRowContext(ctx, `SELECT holder, epoch, until FROM leases WHERE name = ?`, name).Scan(&have, &epoch, &until)
+		if err != nil && notFound(err, fleet.ErrLeaseLost) != fleet.ErrLeaseLost {
+			return err
+		}
+		if have != holder && until > millis(now) {
+			return nil
+		}
+		if have != holder {
+			epoch++
+		}
+		ok = true
+		_, err = tx.ExecContext(ctx, `INSERT INTO leases (name, holder, epoch, until) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, until = excluded.until`,
+			name, holder, epoch, millis(now.Add(ttl)))
+		return err
+	})
+	return epoch, ok, err
+}
+
+// holdsLease refuses an epoch that is not the newest of the rollouts' lease.
+func holdsLease(ctx context.Context, tx *sql.Tx, epoch int64) error {
+	var have int64
+	if err := tx.QueryRowContext(ctx, `SELECT epoch FROM leases WHERE name = 'rollouts'`).Scan(&have); err != nil {
+		return notFound(err, fleet.ErrLeaseLost)
+	}
+	if have != epoch {
+		return fleet.ErrLeaseLost
+	}
+	return nil
+}
+
+// TakeOutbox returns the devices that are to be told of a new wish, and forgets
+// them: a hint that is lost costs a heartbeat.
+func (db *DB) TakeOutbox(ctx context.Context) ([]string, error) {
+	var out []string
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		var err error
+		if out, err = list(ctx, tx, func(s scanner) (d string, err error) { return d, s.Scan(&d) }, `SELECT DISTINCT device FROM outbox`); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM outbox`)
+		return err
+	})
+	return out, err
+}

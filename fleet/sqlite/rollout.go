@@ -1,0 +1,231 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
+
+const rolloutColumns = `id, spec, status, code, reason, stage, devices, created, by, changed, finished`
+
+func scanRollout(s scanner) (fleet.Rollout, error) {
+	var r fleet.Rollout
+	var spec string
+	var created, changed, finished int64
+	if err := s.Scan(&r.ID, &spec, &r.Status, &r.Code, &r.Reason, &r.Stage, &r.Devices, &created, &r.By, &changed, &finished); err != nil {
+		return r, err
+	}
+	r.Created, r.Changed, r.Finished = fromMillis(created), fromMillis(changed), fromMillis(finished)
+	return r, json.Unmarshal([]byte(spec), &r.Spec)
+}
+
+func withStages(ctx context.Context, q querier, r *fleet.Rollout) error {
+	var err error
+	r.Stages, err = list(ctx, q, func(s scanner) (st fleet.Stage, err error) {
+		var started, baking, passed int64
+		err = s.Scan(&st.Index, &st.Target, &started, &baking, &passed)
+		st.Started, st.Baking, st.Passed = fromMillis(started), fromMillis(baking), fromMillis(passed)
+		return st, err
+	}, `SELECT idx, target, started, baking, passed FROM stages WHERE rollout = ? ORDER BY idx`, r.ID)
+	return err
+}
+
+// CreateRollout stores a rollout; ErrRolloutConflict when one of its devices is
+// in another rollout of the model that is under way.
+func (db *DB) CreateRollout(ctx context.Context, r *fleet.Rollout, ms []fleet.Member, a fleet.Audit) error {
+	spec, err := jsonText(r.Spec)
+	if err != nil {
+		return err
+	}
+	return db.update(ctx, func(tx *sql.Tx) error {
+		devices := make([]string, len(ms))
+		for i, m := range ms {
+			devices[i] = m.Device
+		}
+		if err := refuseOverlap(ctx, tx, r.Spec.Model, devices); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO rollouts (id, spec, model, status, stage, devices, created, by, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, spec, r.Spec.Model, r.Status, r.Stage, r.Devices, millis(r.Created), r.By, millis(r.Changed)); err != nil {
+			return err
+		}
+		for _, st := range r.Stages {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO stages (rollout, idx, target) VALUES (?, ?, ?)`, r.ID, st.Index, st.Target); err != nil {
+				return err
+			}
+		}
+		for _, m := range ms {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO members (rollout, device, stratum, ord, control, stage) VALUES (?, ?, ?, ?, ?, ?)`, m.Rollout, m.Device, m.Stratum, m.Order, m.Control, m.Stage); err != nil {
+				return err
+			}
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func refuseOverlap(ctx context.Context, tx *sql.Tx, model string, devices []string) error {
+	rows, err := list(ctx, tx, func(s scanner) (x [2]string, err error) { return x, s.Scan(&x[0], &x[1]) },
+		`SELECT m.rollout, m.device FROM members m JOIN rollouts r ON r.id = m.rollout WHERE r.model = ? AND r.status IN (?, ?)`, model, fleet.RolloutRunning, fleet.RolloutPaused)
+	if err != nil {
+		return err
+	}
+	slices.Sort(devices)
+	for _, x := range rows {
+		if _, ok := slices.BinarySearch(devices, x[1]); ok {
+			return fleet.ErrRolloutConflict.With("%s is in rollout %s of %s, which is under way", x[1], x[0], model)
+		}
+	}
+	return nil
+}
+
+// Rollout returns ErrRolloutUnknown when there is none.
+func (db *DB) Rollout(ctx context.Context, id string) (*fleet.Rollout, error) {
+	return getRollout(ctx, db.r, id)
+}
+
+func getRollout(ctx context.Context, q querier, id string) (*fleet.Rollout, error) {
+	r, err := scanRollout(q.QueryRowContext(ctx, `SELECT `+rolloutColumns+` FROM rollouts WHERE id = ?`, id))
+	if err != nil {
+		return nil, notFound(err, fleet.ErrRolloutUnknown.With("no rollout %q", id))
+	}
+	return &r, withStages(ctx, q, &r)
+}
+
+// Rollouts lists rollouts, the newest first; an empty status does not restrict.
+func (db *DB) Rollouts(ctx context.Context, status, after string, limit int) ([]fleet.Rollout, error) {
+	return db.rollouts(ctx, `WHERE (? = '' OR status = ?) AND (? = '' OR id < ?) ORDER BY id DESC LIMIT ?`, status, status, after, after, limit)
+}
+
+// OpenRollouts lists running rollouts, and halted or aborted ones with members
+// that have not got their former wish back.
+func (db *DB) OpenRollouts(ctx context.Context) ([]fleet.Rollout, error) {
+	return db.rollouts(ctx, `WHERE status = ? OR status IN (?, ?) AND EXISTS (SELECT 1 FROM members m WHERE m.rollout = rollouts.id AND m.assigned != 0 AND m.outcome != ? AND m.undone = 0) ORDER BY id`,
+		fleet.RolloutRunning, fleet.RolloutHalted, fleet.RolloutAborted, fleet.OutcomeGood)
+}
+
+// DeviceRollouts lists the running and paused rollouts that a device is in.
+func (db *DB) DeviceRollouts(ctx context.Context, device string) ([]fleet.Rollout, error) {
+	return db.rollouts(ctx, `WHERE status IN (?, ?) AND id IN (SELECT rollout FROM members WHERE device = ?) ORDER BY id`, fleet.RolloutRunning, fleet.RolloutPaused, device)
+}
+
+func (db *DB) rollouts(ctx context.Context, where string, args ...any) ([]fleet.Rollout, error) {
+	out, err := list(ctx, db.r, scanRollout, `SELECT `+rolloutColumns+` FROM rollouts `+where, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list rollouts: %w", err)
+	}
+	for i := range out {
+		if err := withStages(ctx, db.r, &out[i]); err != nil {
+			return nil, fmt.Errorf("list rollouts: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// SetRolloutStatus changes the status when the present one is among from.
+func (db *DB) SetRolloutStatus(ctx context.Context, id string, from []string, to, reason string, a fleet.Audit) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		r, err := getRollout(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(from, r.Status) {
+			return fleet.ErrRolloutState.With("rollout %s is %s", id, r.Status)
+		}
+		if reason == "" {
+			reason = r.Reason
+		}
+		finished := millis(r.Finished)
+		if to == fleet.RolloutAborted {
+			finished = millis(a.At)
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE rollouts SET status = ?, reason = ?, changed = ?, finished = ? WHERE id = ?`, to, reason, millis(a.At), finished, id); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+// CommitRollout stores one action of a rollout: everything in one transaction or
+// nothing. A lease that has gone to another holder is refused with ErrLeaseLost,
+// a rollout whose status a person changed meanwhile with ErrRolloutState.
+func (db *DB) CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, sign Signer) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		if err := holdsLease(ctx, tx, c.Epoch); err != nil {
+			return err
+		}
+		if err := saveRollout(ctx, tx, &c.Rollout); err != nil {
+			return err
+		}
+		for _, m := range c.Members {
+			if err := saveMember(ctx, tx, &m); err != nil {
+				return err
+			}
+		}
+		for _, g := range c.Evaluations {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO gate_evaluations (rollout, stage, gate, at, verdict, evidence) VALUES (?, ?, ?, ?, ?, ?)`, g.Rollout, g.Stage, g.Gate, millis(g.At), g.Verdict, g.Evidence); err != nil {
+				return err
+			}
+		}
+		if c.Change != nil {
+			if err := changeWish(ctx, tx, c, now, sign); err != nil {
+				return err
+			}
+		}
+		return addAudit(ctx, tx, c.Audit)
+	})
+}
+
+func changeWish(ctx context.Context, tx *sql.Tx, c fleet.Commit, now time.Time, sign Signer) error {
+	w, err := getWish(ctx, tx, c.Device)
+	if err != nil {
+		return err
+	}
+	if err := c.Change(w); err != nil {
+		return err
+	}
+	w.Generation++
+	w.Version++
+	w.Changed = now
+	if err := signed(ctx, tx, w, sign); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO outbox (device) VALUES (?)`, c.Device)
+	return err
+}
+
+// saveRollout writes a rollout's own row and stages, unless a person has paused
+// or aborted it since it was read.
+func saveRollout(ctx context.Context, tx *sql.Tx, r *fleet.Rollout) error {
+	var status string
+	if err := tx.QueryRowContext(ctx, `SELECT status FROM rollouts WHERE id = ?`, r.ID).Scan(&status); err != nil {
+		return notFound(err, fleet.ErrRolloutUnknown)
+	}
+	if status != r.Status && status != fleet.RolloutRunning {
+		return fleet.ErrRolloutState.With("rollout %s has become %s", r.ID, status)
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE rollouts SET status = ?, code = ?, reason = ?, stage = ?, changed = ?, finished = ? WHERE id = ?`,
+		r.Status, r.Code, r.Reason, r.Stage, millis(r.Changed), millis(r.Finished), r.ID); err != nil {
+		return err
+	}
+	for _, st := range r.Stages {
+		if _, err := tx.ExecContext(ctx, `UPDATE stages SET started = ?, baking = ?, passed = ? WHERE rollout = ? AND idx = ?`, millis(st.Started), millis(st.Baking), millis(st.Passed), r.ID, st.Index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// GateEvaluations lists what gates were judged on, in order.
+func (db *DB) GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error) {
+	return list(ctx, db.r, func(s scanner) (g fleet.GateEvaluation, err error) {
+		var at int64
+		err = s.Scan(&g.Rollout, &g.Stage, &g.Gate, &at, &g.Verdict, &g.Evidence)
+		g.At = fromMillis(at)
+		return g, err
+	}, `SELECT rollout, stage, gate, at, verdict, evidence FROM gate_evaluations WHERE rollout = ? ORDER BY n`, rollout)
+}
