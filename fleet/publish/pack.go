@@ -150,6 +150,11 @@ func hasTensor(list []bundle.Tensor, name string) bool {
 
 // judge asks of the bundle what a device will ask before it runs it.
 func (p *packer) judge() error {
+	for _, f := range p.spec.Files {
+		if err := p.there(f); err != nil {
+			return err
+		}
+	}
 	if p.contract.Labels != "" {
 		b, err := p.read(p.contract.Labels)
 		if err != nil {
@@ -170,7 +175,7 @@ func (p *packer) judge() error {
 func (p *packer) sources() []bundle.Source {
 	var list []bundle.Source
 	for _, f := range append(p.contract.Files(), p.spec.Files...) {
-		list = append(list, fileSource(f, filepath.Join(p.Dir, filepath.FromSlash(f))))
+		list = append(list, fileSource(f, p.path(f)))
 	}
 	return list
 }
@@ -179,14 +184,23 @@ func fileSource(path, from string) bundle.Source {
 	return bundle.Source{Path: path, Open: func() (io.ReadCloser, error) { return os.Open(from) }}
 }
 
-// read reads a file that model.yaml names; it must lie in the folder.
-func (p *packer) read(name string) ([]byte, error) {
+// there says whether a file that model.yaml names lies in the folder.
+func (p *packer) there(name string) error {
 	if err := bundle.ValidPath(name); err != nil {
-		return nil, packError("pack.path", "put the file into the folder and name it by its path from there", "%s: %v", SpecName, err)
+		return packError("pack.path", "put the file into the folder and name it by its path from there", "%s: %v", SpecName, err)
 	}
-	b, err := os.ReadFile(filepath.Join(p.Dir, filepath.FromSlash(name)))
+	_, err := os.Stat(p.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, packError("pack.file", "put the file there, or mend "+SpecName, "%s names %s, which is not in %s", SpecName, name, p.Dir)
+		return packError("pack.file", "put the file there, or mend "+SpecName, "%s names %s, which is not in %s", SpecName, name, p.Dir)
 	}
-	return b, err
+	return err
+}
+
+func (p *packer) path(name string) string { return filepath.Join(p.Dir, filepath.FromSlash(name)) }
+
+func (p *packer) read(name string) ([]byte, error) {
+	if err := p.there(name); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(p.path(name))
 }

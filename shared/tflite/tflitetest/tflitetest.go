@@ -9,27 +9,15 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/tflite"
 )
 
-// Numbers of the operators that Classifier uses.
-const (
-	logistic = 14
-	softmax  = 25
-)
+// softmax is the number of the operator that Classifier uses.
+const softmax = 25
 
 // Classifier is a model of one operator that turns n numbers, the input "image"
 // of [1, n], into the softmax "scores" of [1, n].
 func Classifier(n int32) *tflite.Model {
-	return unary(softmax, "scores", n)
-}
-
-// Sigmoid is like Classifier with the output "gate" through a logistic.
-func Sigmoid(n int32) *tflite.Model {
-	return unary(logistic, "gate", n)
-}
-
-func unary(op int32, output string, n int32) *tflite.Model {
 	return &tflite.Model{
 		Version: tflite.Version,
-		OpCodes: []tflite.OpCode{{Builtin: op, Version: 1}},
+		OpCodes: []tflite.OpCode{{Builtin: softmax, Version: 1}},
 		Buffers: make([]tflite.Buffer, 1),
 		Subgraphs: []tflite.Subgraph{{
 			Name: "main",
@@ -43,7 +31,7 @@ func unary(op int32, output string, n int32) *tflite.Model {
 		Signatures: []tflite.Signature{{
 			Key:     "serving_default",
 			Inputs:  []tflite.Named{{Name: "image", Tensor: 0}},
-			Outputs: []tflite.Named{{Name: output, Tensor: 1}},
+			Outputs: []tflite.Named{{Name: "scores", Tensor: 1}},
 		}},
 	}
 }
