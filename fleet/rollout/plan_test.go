@@ -1,0 +1,311 @@
+package rollout
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
+
+var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func devices(classes ...int) []*fleet.Device {
+	var out []*fleet.Device
+	for c, n := range classes {
+		for i := range n {
+			out = append(out, &fleet.Device{ID: fmt.Sprintf("d-%d-%d", c, i), Facts: map[string]string{"class": fmt.Sprintf("class-%d", c)}})
+		}
+	}
+	return out
+}
+
+// world carries actions out on rows as the loop and the store do.
+type world struct {
+	r        *fleet.Rollout
+	members  []fleet.Member
+	now      time.Time
+	admitted map[string]int
+	passed   []int
+}
+
+func newWorld(spec fleet.Spec, ds []*fleet.Device) *world {
+	w := &world{now: start, admitted: map[string]int{}}
+	w.r, w.members = New(spec, ds, "test", start)
+	return w
+}
+
+func (w *world) at(device string) *fleet.Member {
+	return &w.members[slices.IndexFunc(w.members, func(m fleet.Member) bool { return m.Device == device })]
+}
+
+func (w *world) act(a Action) {
+	st := &w.r.Stages[w.r.Stage]
+	switch a.Kind {
+	case StartStage:
+		st.Started = w.now
+	case Admit:
+		w.at(a.Device).Assigned = w.now
+		w.admitted[a.Device]++
+	case Silent:
+		m := w.at(a.Device)
+		m.Outcome, m.Settled = fleet.OutcomeSilent, w.now
+	case Bake:
+		st.Baking = w.now
+	case PassStage:
+		st.Passed = w.now
+		w.passed = append(w.passed, w.r.Stage)
+		w.r.Stage++
+	case Complete:
+		w.r.Status = fleet.RolloutCompleted
+	case Halt:
+		w.r.Status, w.r.Code, w.r.Reason = fleet.RolloutHalted, a.Code, a.Reason
+	case Undo:
+		w.at(a.Device).Undone = w.now
+	}
+}
+
+// settle plans and acts until nothing is due.
+func (w *world) settle() {
+	for range 10_000 {
+		as := Plan(w.r, w.members, w.now)
+		if len(as) == 0 {
+			return
+		}
+		for _, a := range as {
+			w.act(a)
+		}
+	}
+	panic("the plan does not come to rest")
+}
+
+// answer gives every device that was admitted its outcome.
+func (w *world) answer(outcome func(device string) (string, string)) {
+	for i := range w.members {
+		m := &w.members[i]
+		if m.Assigned.IsZero() || m.Outcome != "" {
+			continue
+		}
+		if m.Acked.IsZero() {
+			m.Acked = w.now
+		}
+		if o, code := outcome(m.Device); o != "" {
+			m.Outcome, m.Code, m.Settled = o, code, w.now
+		}
+	}
+}
+
+func good(string) (string, string) { return fleet.OutcomeGood, "" }
+
+func spec(stages ...fleet.StageSpec) fleet.Spec {
+	return fleet.Spec{Model: "m", Version: "1.0.0", Channel: "production", Stages: stages, Bake: fleet.Duration(time.Minute)}
+}
+
+func TestGoodReleaseReachesEveryDevice(t *testing.T) {
+	for _, ds := range [][]*fleet.Device{devices(1), devices(2), devices(6), devices(100), devices(40, 3, 1)} {
+		w := newWorld(spec(), ds)
+		for range 400 {
+			w.settle()
+			if w.r.Status != fleet.RolloutRunning {
+				break
+			}
+			w.answer(good)
+			w.now = w.now.Add(time.Minute)
+		}
+		if w.r.Status != fleet.RolloutCompleted {
+			t.Fatalf("%d devices: %s in stage %d, waits: %s", len(ds), w.r.Status, w.r.Stage, Waiting(w.r, w.members))
+		}
+		for _, d := range ds {
+			if w.admitted[d.ID] != 1 {
+				t.Errorf("%s admitted %d times", d.ID, w.admitted[d.ID])
+			}
+		}
+	}
+}
+
+func TestRefusalHaltsAtTheFirstDevice(t *testing.T) {
+	for _, code := range []string{"prove.golden", "check.model.mismatch", "try.serve", "probation.score"} {
+		w := newWorld(spec(fleet.StageSpec{Percent: 100}), devices(50))
+		for range 20 {
+			w.settle()
+			w.answer(func(string) (string, string) { return fleet.OutcomeFailed, code })
+		}
+		if w.r.Status != fleet.RolloutHalted || len(w.admitted) != 1 {
+			t.Errorf("%s: %s after %d devices", code, w.r.Status, len(w.admitted))
+		}
+		for _, m := range w.members {
+			if !m.Assigned.IsZero() && m.Undone.IsZero() {
+				t.Errorf("%s: %s keeps the wish of a halted rollout", code, m.Device)
+			}
+		}
+	}
+}
+
+func TestOneFailedInstallHoldsTwoHalt(t *testing.T) {
+	w := newWorld(spec(fleet.StageSpec{Percent: 100}), devices(50))
+	w.settle()
+	w.answer(good)
+	w.now = w.now.Add(time.Second)
+	w.settle()
+	first := ""
+	w.answer(func(d string) (string, string) {
+		if first == "" {
+			first = d
+			return fleet.OutcomeFailed, "install.disk"
+		}
+		return "", ""
+	})
+	before := len(w.admitted)
+	w.settle()
+	if w.r.Status != fleet.RolloutRunning || len(w.admitted) != before {
+		t.Fatalf("after one failure: %s, %d devices admitted, before %d", w.r.Status, len(w.admitted), before)
+	}
+	second := false
+	w.answer(func(string) (string, string) {
+		if !second {
+			second = true
+			return fleet.OutcomeFailed, "install.disk"
+		}
+		return "", ""
+	})
+	w.settle()
+	if w.r.Status != fleet.RolloutHalted || w.r.Code != "gate.install" {
+		t.Fatalf("after two failures among the first ten: %s %s", w.r.Status, w.r.Code)
+	}
+}
+
+func TestSilenceNeedsAnAcknowledgement(t *testing.T) {
+	w := newWorld(spec(fleet.StageSpec{Count: 1}, fleet.StageSpec{Percent: 100}), devices(20))
+	w.settle()
+	w.now = w.now.Add(24 * time.Hour)
+	w.settle()
+	if w.members[0].Outcome == fleet.OutcomeSilent || w.r.Stage != 0 {
+		t.Fatal("a device that never acknowledged became silent, or the stage went on without it")
+	}
+	for i := range w.members {
+		if !w.members[i].Assigned.IsZero() {
+			w.members[i].Acked = w.now
+		}
+	}
+	if next := Next(w.r, w.members); !next.Equal(w.now.Add(DefaultSilence)) {
+		t.Fatalf("next look at %v", next)
+	}
+	w.now = w.now.Add(DefaultSilence)
+	w.settle()
+	silent := 0
+	for _, m := range w.members {
+		if m.Outcome == fleet.OutcomeSilent {
+			silent++
+		}
+	}
+	if silent != 1 {
+		t.Fatalf("%d devices silent", silent)
+	}
+}
+
+func TestPausedAndEndedRolloutsRest(t *testing.T) {
+	for _, status := range []string{fleet.RolloutPaused, fleet.RolloutCompleted} {
+		w := newWorld(spec(), devices(10))
+		w.r.Status = status
+		if as := Plan(w.r, w.members, w.now); len(as) != 0 {
+			t.Errorf("%s: %v", status, as)
+		}
+	}
+}
+
+func TestStoredEvidenceGivesTheStoredVerdict(t *testing.T) {
+	w := newWorld(spec(fleet.StageSpec{Percent: 100}), devices(30))
+	for range 20 {
+		w.settle()
+		w.answer(func(d string) (string, string) {
+			if rank(w.r.ID, d)[0] < 64 {
+				return fleet.OutcomeFailed, "install.disk"
+			}
+			return good(d)
+		})
+		evals, _ := evaluate(w.r, w.members, w.now)
+		for _, g := range evals {
+			var e Evidence
+			if err := json.Unmarshal([]byte(g.Evidence), &e); err != nil {
+				t.Fatal(err)
+			}
+			if e.Judge() != g.Verdict {
+				t.Fatalf("gate %s: stored %s, replayed %s: %s", g.Gate, g.Verdict, e.Judge(), g.Evidence)
+			}
+		}
+	}
+}
+
+// TestPlanKeepsItsPromises runs random fleets with random outcomes and clocks.
+func TestPlanKeepsItsPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		sizes := rapid.SliceOfN(rapid.IntRange(1, 30), 1, 3).Draw(t, "classes")
+		var stages []fleet.StageSpec
+		for p := 0; p < 100; {
+			p = min(100, p+rapid.IntRange(1, 60).Draw(t, "percent"))
+			stages = append(stages, fleet.StageSpec{Percent: p, Count: rapid.IntRange(0, 3).Draw(t, "count")})
+		}
+		w := newWorld(spec(stages...), devices(sizes...))
+		faults := rapid.IntRange(0, 3).Draw(t, "faults")
+		for range 300 {
+			was, stage := w.r.Status, w.r.Stage
+			w.settle()
+			w.promises(t, was, stage)
+			if w.r.Status != fleet.RolloutRunning {
+				break
+			}
+			w.answer(func(string) (string, string) {
+				switch x := rapid.IntRange(0, 20).Draw(t, "outcome"); {
+				case x < faults:
+					return fleet.OutcomeFailed, rapid.SampledFrom([]string{"prove.golden", "install.disk"}).Draw(t, "code")
+				case x < 6:
+					return "", ""
+				}
+				return fleet.OutcomeGood, ""
+			})
+			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 120).Draw(t, "seconds")) * time.Second)
+		}
+	})
+}
+
+func (w *world) promises(t *rapid.T, was string, stage int) {
+	if was != fleet.RolloutRunning && w.r.Status != was {
+		t.Fatalf("%s became %s by itself", was, w.r.Status)
+	}
+	if w.r.Stage < stage {
+		t.Fatal("a stage went back")
+	}
+	firstGood := map[string]bool{}
+	openBefore := map[string]int{}
+	for _, m := range w.members {
+		if w.admitted[m.Device] > 1 {
+			t.Fatalf("%s was admitted twice", m.Device)
+		}
+		if !m.Assigned.IsZero() && m.Stage > w.r.Stage {
+			t.Fatalf("%s of stage %d was admitted in stage %d", m.Device, m.Stage, w.r.Stage)
+		}
+		if m.Control && !m.Assigned.IsZero() && w.r.Stage < len(w.r.Spec.Stages) {
+			t.Fatalf("control %s was admitted before the last gate", m.Device)
+		}
+		firstGood[m.Stratum] = firstGood[m.Stratum] || m.Outcome == fleet.OutcomeGood
+		if !m.Assigned.IsZero() && m.Outcome == "" {
+			openBefore[m.Stratum]++
+		}
+	}
+	for s, n := range openBefore {
+		if !firstGood[s] && n > 1 {
+			t.Fatalf("class %s has %d devices under way before its first success", s, n)
+		}
+	}
+}
+
+func BenchmarkPlan10000(b *testing.B) {
+	w := newWorld(spec(), devices(6000, 3000, 1000))
+	for b.Loop() {
+		Plan(w.r, w.members, w.now)
+	}
+}
