@@ -65,6 +65,7 @@ func TestPackRuntimeRefuses(t *testing.T) {
 		"not there":     {"pack.library", RuntimeConfig{Library: text + "x", Version: "2.3.0"}},
 		"text":          {"pack.library", RuntimeConfig{Library: text, Version: "2.3.0"}},
 		"other program": {"pack.library", RuntimeConfig{Library: self, Version: "2.3.0"}},
+		"other library": {"pack.library", RuntimeConfig{Library: libc(t), Version: "2.3.0"}},
 		"other arch":    {"pack.arch", RuntimeConfig{Library: filepath.Join(libraries, "amd64", "libLiteRt.so"), Version: "2.3.0", Arch: "arm64"}},
 		"odd version":   {bundle.CodeContractInvalid, RuntimeConfig{Library: filepath.Join(libraries, "amd64", "libLiteRt.so"), Version: "latest"}},
 	} {
@@ -72,4 +73,14 @@ func TestPackRuntimeRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// libc is a shared library of the machine that is no runtime.
+func libc(t *testing.T) string {
+	t.Helper()
+	list, _ := filepath.Glob("/lib/*-linux-gnu/libc.so.6")
+	if len(list) == 0 {
+		t.Fatal("no libc below /lib/*-linux-gnu")
+	}
+	return list[0]
 }

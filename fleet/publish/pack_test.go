@@ -118,6 +118,23 @@ func TestPackModel(t *testing.T) {
 	}
 }
 
+// A reference in the tensor's own quantized type counts the same real scores as
+// one in real numbers.
+func TestReferenceQuantized(t *testing.T) {
+	tensor := &bundle.Tensor{
+		Name: "scores", DType: "FP32", Shape: []int{1, 2}, Meaning: &bundle.Meaning{Kind: "classes", Score: "softmax"},
+		Quant: &bundle.Quant{Scale: []float32{0.01}, Zero: []int64{0}},
+	}
+	stored := arrays(map[string][]float32{"scores": {97, 3, 38, 62}}, 2)
+	real := arrays(map[string][]float32{"scores": {0.97, 0.03, 0.38, 0.62}}, 2)
+	a, err1 := reference("a", []byte(stored), tensor)
+	tensor.DType = "INT8"
+	b, err2 := reference("b", []byte(real), tensor)
+	if err1 != nil || err2 != nil || !cmp.Equal(a, b) || a.Score.Bins[19] != 1 || a.Score.Bins[12] != 1 {
+		t.Errorf("%v, %v\n%s", err1, err2, cmp.Diff(a, b))
+	}
+}
+
 // Equal folders give equal digests, wherever and whenever they are packed; what
 // is written can be opened, verified and checked.
 func TestWrite(t *testing.T) {

@@ -1,0 +1,95 @@
+// Package journeys runs scripts against the real binaries, as a person would.
+package journeys
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// programs are built once for all scripts.
+var programs = []string{"./fleet/cmd/dunlin"}
+
+const root = "../.."
+
+var bin string // folder of the built programs
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	var err error
+	if bin, err = os.MkdirTemp("", "journeys"); err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(bin)
+	for _, p := range programs {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, filepath.Base(p)), p)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build %s: %w\n%s", p, err, out)
+		}
+	}
+	return m.Run(), nil
+}
+
+// TestJourneys runs every script of testdata. Scripts find the programs on PATH,
+// the trained models below $DIGITS and the official runtime libraries below
+// $RUNTIME, which 'make runtime' puts there.
+func TestJourneys(t *testing.T) {
+	digits, err := filepath.Abs(root + "/testbed/models/digits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime, err := filepath.Abs(root + "/build/runtime/litert-2.3.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("DIGITS", digits)
+			e.Setenv("RUNTIME", runtime)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"cut": cut, "flip": flip},
+	})
+}
+
+// cut shortens a file to a percentage: cut FILE PERCENT.
+func cut(ts *testscript.TestScript, _ bool, args []string) {
+	b := []byte(ts.ReadFile(args[0]))
+	var percent int
+	if _, err := fmt.Sscan(args[1], &percent); err != nil {
+		ts.Fatalf("cut: %v", err)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b[:len(b)*percent/100], 0o644))
+}
+
+// flip inverts a bit in the middle of the largest file of a folder: flip FOLDER.
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	var largest string
+	var size int64
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Size() > size {
+			largest, size = filepath.Join(ts.MkAbs(args[0]), e.Name()), info.Size()
+		}
+	}
+	b, err := os.ReadFile(largest)
+	ts.Check(err)
+	b[len(b)/2] ^= 1
+	ts.Check(os.WriteFile(largest, b, 0o644))
+}
