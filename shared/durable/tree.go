@@ -93,7 +93,7 @@ func SyncTree(fsys FS, op, dir string) error {
 }
 
 func syncFile(fsys FS, op, path string) error {
-	f, err := fsys.OpenFile(op, path, ReadWrite, 0)
+	f, err := fsys.OpenFile(op, path, ReadOnly, 0)
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", path, err)
 	}
