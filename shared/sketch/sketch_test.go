@@ -1,6 +1,7 @@
 package sketch
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
@@ -140,6 +141,18 @@ func TestLatencyAccuracy(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestLatencyRefuses(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"other format": {2, 1, 1}, "no bins": {latencyFormat}, "gap of none": {latencyFormat, 0, 1}, "count of none": {latencyFormat, 1, 0},
+		"count cut off": {latencyFormat, 1, 0x80}, "gap cut off": {latencyFormat, 0x80}, "beyond the bins": {latencyFormat, 0xff, 0x7f, 1},
+		"beyond by steps": slices.Concat([]byte{latencyFormat}, bytes.Repeat([]byte{100, 1}, 11), []byte{1, 1}),
+	} {
+		if q, err := (Latency{Bytes: b}).Decode(); err != ErrLatency {
+			t.Errorf("%s: %v, %v", name, q, err)
+		}
+	}
 }
 
 func FuzzLatencyDecode(f *testing.F) {

@@ -1,6 +1,7 @@
 package tflite_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -83,7 +84,13 @@ func TestNotAModel(t *testing.T) {
 	empty.Subgraphs = nil
 	outside := tflitetest.Classifier(1)
 	outside.Buffers = append(outside.Buffers, Buffer{Offset: 1 << 40, Size: 4})
+	// The vtable of the root says that the table ends before its fields.
+	narrow := tflitetest.Marshal(tflitetest.Classifier(1))
+	root := binary.LittleEndian.Uint32(narrow)
+	vtable := root - binary.LittleEndian.Uint32(narrow[root:])
+	binary.LittleEndian.PutUint16(narrow[vtable+2:], 4)
 	for name, b := range map[string][]byte{
+		"narrow table":    narrow,
 		"nothing":         {},
 		"eight bytes":     []byte("\x18\x00\x00\x00TFL3"), // crashes loaders that do not verify
 		"root at itself":  []byte("\x00\x00\x00\x00TFL3"),
