@@ -87,3 +87,7 @@ func scanObject(d *json.Decoder, at string, lower bool, depth int) error {
 	_, err := d.Token()
 	return err
 }
+
+// StrictJSON refuses what parsers read differently: duplicate keys, null, more
+// than one value, deep nesting. Others who take in signed JSON look with it first.
+func StrictJSON(b []byte) error { return scan(b, false) }
