@@ -59,3 +59,12 @@ func (d *Device) Attributes() map[string]string {
 	maps.Copy(out, d.Labels)
 	return out
 }
+
+// DeviceFilter chooses devices; zero values do not restrict.
+type DeviceFilter struct {
+	Selector string // over labels and, where no label has the key, facts
+	Channel  string
+	Status   string
+	After    string // id, for the next page
+	Limit    int
+}

@@ -19,3 +19,8 @@ type Release struct {
 
 // Path is the release's name in the catalog.
 func (r *Release) Path() string { return bundle.TargetPath(r.Channel, r.Model, r.Version) }
+
+// ReleaseFilter chooses releases; zero values do not restrict.
+type ReleaseFilter struct {
+	Channel, Model, Kind string
+}

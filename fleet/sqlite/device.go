@@ -45,17 +45,8 @@ func (db *DB) Device(ctx context.Context, id string) (*fleet.Device, error) {
 	return getDevice(ctx, db.r, id)
 }
 
-// DeviceFilter chooses devices; zero values do not restrict.
-type DeviceFilter struct {
-	Selector string // over labels and, where no label has the key, facts
-	Channel  string
-	Status   string
-	After    string // id, for the next page
-	Limit    int
-}
-
 // Devices lists devices by id.
-func (db *DB) Devices(ctx context.Context, f DeviceFilter) ([]*fleet.Device, error) {
+func (db *DB) Devices(ctx context.Context, f fleet.DeviceFilter) ([]*fleet.Device, error) {
 	sel, err := bundle.ParseSelector(f.Selector)
 	if err != nil {
 		return nil, fleet.ErrSelector.With("%v", err)
@@ -79,7 +70,7 @@ func (db *DB) Devices(ctx context.Context, f DeviceFilter) ([]*fleet.Device, err
 
 // Targets lists the active devices of a channel that the selector matches.
 func (db *DB) Targets(ctx context.Context, channel, selector string) ([]*fleet.Device, error) {
-	return db.Devices(ctx, DeviceFilter{Selector: selector, Channel: channel, Status: fleet.DeviceActive})
+	return db.Devices(ctx, fleet.DeviceFilter{Selector: selector, Channel: channel, Status: fleet.DeviceActive})
 }
 
 func insertDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte) error {

@@ -39,13 +39,8 @@ func insertRelease(ctx context.Context, tx *sql.Tx, r *fleet.Release) error {
 	return err
 }
 
-// ReleaseFilter chooses releases; zero values do not restrict.
-type ReleaseFilter struct {
-	Channel, Model, Kind string
-}
-
 // Releases lists releases by model, channel and falling counter.
-func (db *DB) Releases(ctx context.Context, f ReleaseFilter) ([]*fleet.Release, error) {
+func (db *DB) Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error) {
 	return list(ctx, db.r, scanRelease, `SELECT `+releaseColumns+` FROM releases WHERE (? = '' OR channel = ?) AND (? = '' OR model = ?) AND (? = '' OR kind = ?) ORDER BY model, channel, counter DESC`,
 		f.Channel, f.Channel, f.Model, f.Model, f.Kind, f.Kind)
 }

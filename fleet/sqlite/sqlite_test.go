@@ -70,7 +70,7 @@ func TestDeviceComesBackAsItWas(t *testing.T) {
 		t.Fatal(diff)
 	}
 	for sel, n := range map[string]int{"": 1, "site=harbour,arch=arm64": 1, "site=depot": 0, "!site": 0} {
-		ds, err := db.Devices(ctx, DeviceFilter{Selector: sel})
+		ds, err := db.Devices(ctx, fleet.DeviceFilter{Selector: sel})
 		if err != nil || len(ds) != n {
 			t.Errorf("selector %q: %d devices, %v", sel, len(ds), err)
 		}

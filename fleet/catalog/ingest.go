@@ -1,0 +1,207 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
+
+// RoleCustom is the custom object of a channel's role.
+type RoleCustom struct {
+	Channel string           `json:"channel"`
+	Floors  map[string]int64 `json:"floors,omitempty"` // by model: the lowest counter that may be activated
+}
+
+// Custom reads the custom object of a role.
+func Custom(md *metadata.Metadata[metadata.TargetsType]) (RoleCustom, error) {
+	var c RoleCustom
+	b, err := json.Marshal(md.Signed.UnrecognizedFields["custom"])
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(b, &c)
+}
+
+// Ingest takes in the next version of a channel's role. The signatures must reach
+// the delegation's threshold; what was published stays as it was; each new
+// release is a whole and valid bundle whose blobs are here, under a counter above
+// those of its model. Snapshot and timestamp follow in the same transaction.
+func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor string) ([]fleet.Release, error) {
+	st, err := s.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(st.Rows) == 0 {
+		return nil, fleet.ErrCatalogEmpty
+	}
+	have, ok := st.Rows[channel]
+	if !ok || !fleet.ValidChannel(channel) {
+		return nil, refuse("there is no channel %q", channel)
+	}
+	targets, err := parse(st.Rows[metadata.TARGETS].Bytes, MaxTargets, metadata.Targets())
+	if err != nil {
+		return nil, err
+	}
+	old, err := parse(have.Bytes, MaxTargets, metadata.Targets())
+	if err != nil {
+		return nil, err
+	}
+	md, err := s.checkRole(targets, channel, b, have.Version+1)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkCustom(channel, old, md); err != nil {
+		return nil, err
+	}
+	releases, err := s.newReleases(ctx, channel, old, md)
+	if err != nil {
+		return nil, err
+	}
+	row := fleet.MetaRow{Repo: Repo, Role: channel, Version: md.Signed.Version, Bytes: b}
+	expect := []fleet.MetaRow{have, st.Rows[metadata.SNAPSHOT], st.Rows[metadata.TIMESTAMP]}
+	st.Rows[channel] = row
+	online, err := s.online(st.Rows)
+	if err != nil {
+		return nil, err
+	}
+	now := s.Now()
+	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "catalog.publish", Object: channel, Detail: names(releases)}
+	if err := s.Store.PutMetadata(ctx, append([]fleet.MetaRow{row}, online...), expect, releases, a); err != nil {
+		return nil, fmt.Errorf("publish: %w", err)
+	}
+	s.Log.Info("published", "channel", channel, "version", row.Version, "releases", names(releases))
+	s.changed()
+	return releases, nil
+}
+
+func names(rs []fleet.Release) string {
+	var out []string
+	for i := range rs {
+		out = append(out, rs[i].Path())
+	}
+	return strings.Join(out, " ")
+}
+
+// checkCustom wants the role to name its channel and no floor to fall.
+func checkCustom(channel string, old, md *metadata.Metadata[metadata.TargetsType]) error {
+	before, err := Custom(old)
+	if err != nil {
+		return refuse("role %s: custom: %v", channel, err)
+	}
+	after, err := Custom(md)
+	if err != nil {
+		return refuse("role %s: custom: %v", channel, err)
+	}
+	if after.Channel != channel {
+		return refuse("role %s says that it is of channel %q", channel, after.Channel)
+	}
+	for model, floor := range before.Floors {
+		if after.Floors[model] < floor {
+			return refuse("role %s: the floor of %s falls from %d to %d", channel, model, floor, after.Floors[model])
+		}
+	}
+	return nil
+}
+
+// newReleases checks that every former target is unchanged and judges the others.
+func (s *Service) newReleases(ctx context.Context, channel string, old, md *metadata.Metadata[metadata.TargetsType]) ([]fleet.Release, error) {
+	for path, t := range old.Signed.Targets {
+		n := md.Signed.Targets[path]
+		if n == nil || !n.Equal(*t) {
+			return nil, fleet.ErrReleaseExists.With("%s was published and can neither change nor go", path)
+		}
+	}
+	highest := map[string]int64{}
+	known, err := s.Store.Releases(ctx, fleet.ReleaseFilter{Channel: channel})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range known {
+		highest[r.Model] = max(highest[r.Model], r.Counter)
+	}
+	var out []fleet.Release
+	for path, t := range md.Signed.Targets {
+		if old.Signed.Targets[path] != nil {
+			continue
+		}
+		r, err := s.judge(channel, path, t)
+		if err != nil {
+			return nil, err
+		}
+		if r.Counter <= highest[r.Model] {
+			return nil, refuse("%s: counter %d is not above %d", path, r.Counter, highest[r.Model])
+		}
+		out = append(out, *r)
+	}
+	return out, nil
+}
+
+// judge opens the bundle behind a new target and compares it with what is signed.
+func (s *Service) judge(channel, path string, t *metadata.TargetFiles) (*fleet.Release, error) {
+	hash, ok := t.Hashes["sha256"]
+	if !ok || len(t.Hashes) != 1 || t.Length <= 0 || t.Length > bundle.MaxManifest || t.Custom == nil {
+		return nil, refuse("%s: a length, a SHA-256 and nothing else, and a custom object wanted", path)
+	}
+	digest := "sha256:" + hash.String()
+	manifest, err := s.read(digest, t.Length)
+	if err != nil {
+		return nil, err
+	}
+	b, err := bundle.Read(manifest, s.Blobs)
+	if err != nil {
+		return nil, bundleError(path, err)
+	}
+	if err := b.Verify(); err != nil {
+		return nil, bundleError(path, err)
+	}
+	var c bundle.Custom
+	if err := json.Unmarshal(*t.Custom, &c); err != nil {
+		return nil, refuse("%s: custom: %v", path, err)
+	}
+	want, err := json.Marshal(bundle.Custom{Release: b.Release(c.Release.Counter)})
+	if err != nil {
+		return nil, err
+	}
+	have, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	if string(want) != string(have) || path != bundle.TargetPath(channel, c.Release.Model, c.Release.Version) {
+		return nil, refuse("%s: what is signed about the release is not what its bundle says", path)
+	}
+	now := s.Now()
+	r := &fleet.Release{ID: fleet.NewID(fleet.PrefixRelease, now), Channel: channel, Release: c.Release, Digest: digest, Length: t.Length, Published: now, Blobs: []string{digest}}
+	for _, d := range b.Manifest.Blobs() {
+		r.Blobs = append(r.Blobs, d.Digest)
+	}
+	return r, nil
+}
+
+func (s *Service) read(digest string, length int64) ([]byte, error) {
+	f, err := s.Blobs.Open(digest)
+	if err != nil {
+		return nil, bundleError(digest, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(bundle.VerifyReader(f, bundle.Descriptor{Digest: digest, Size: length}))
+	if err != nil {
+		return nil, bundleError(digest, err)
+	}
+	return b, nil
+}
+
+func bundleError(what string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) || bundle.Code(err) == bundle.CodeBlobMissing {
+		return fleet.ErrBundleIncomplete.With("%s: %v", what, err)
+	}
+	return fleet.ErrBundleRefused.With("%s: %v", what, err)
+}

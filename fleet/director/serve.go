@@ -1,0 +1,84 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
+
+// Held are the versions that a device holds; 0: none.
+type Held struct {
+	Root, Timestamp, Snapshot, Targets int64
+}
+
+// Newer returns every file of the device's repository that it does not hold,
+// roots first, then timestamp, snapshot, targets. What is past half of its life,
+// or was never made, is signed now.
+func (s *Service) Newer(ctx context.Context, device string, h Held) ([]fleet.MetaRow, error) {
+	roots, err := s.Store.Roots(ctx, Repo)
+	if err != nil || len(roots) == 0 {
+		return nil, err
+	}
+	rows, err := s.fresh(ctx, device)
+	if err != nil {
+		return nil, err
+	}
+	var out []fleet.MetaRow
+	for i := max(0, h.Root); i < int64(len(roots)); i++ {
+		out = append(out, fleet.MetaRow{Repo: Repo, Role: metadata.ROOT, Version: i + 1, Bytes: roots[i]})
+	}
+	for _, x := range []struct {
+		role string
+		held int64
+	}{{metadata.TIMESTAMP, h.Timestamp}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TARGETS, h.Targets}} {
+		i := slices.IndexFunc(rows, func(r fleet.MetaRow) bool { return r.Role == x.role })
+		if i >= 0 && rows[i].Version > x.held {
+			out = append(out, rows[i])
+		}
+	}
+	return out, nil
+}
+
+// fresh returns a device's three files, signed anew where that is due.
+func (s *Service) fresh(ctx context.Context, device string) ([]fleet.MetaRow, error) {
+	rows, err := s.Store.AllMetadata(ctx, Repo, device)
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(rows, func(r fleet.MetaRow) bool { return r.Role == metadata.TIMESTAMP }); i >= 0 {
+		ts, err := metadata.Timestamp().FromBytes(rows[i].Bytes) // of our own making
+		if err == nil && ts.Signed.Expires.Sub(s.Now()) > Life/2 {
+			return rows, nil
+		}
+	}
+	err = s.Store.Resign(ctx, device, func(w *fleet.Wish) ([]fleet.MetaRow, error) { return s.Sign(ctx, w) })
+	if err != nil {
+		return nil, fmt.Errorf("sign the wish of %s anew: %w", device, err)
+	}
+	return s.Store.AllMetadata(ctx, Repo, device)
+}
+
+// MayRead tells whether a device's assignments name a blob: only those may it
+// read.
+func (s *Service) MayRead(ctx context.Context, device, digest string) (bool, error) {
+	w, err := s.Store.Wish(ctx, device)
+	if err != nil {
+		return false, err
+	}
+	for _, it := range w.Items {
+		for _, path := range []string{it.Path, it.Runtime} {
+			r, err := s.Store.ReleaseByPath(ctx, path)
+			if err != nil {
+				return false, err
+			}
+			if slices.Contains(r.Blobs, digest) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
