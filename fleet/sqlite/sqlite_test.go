@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
 	"github.com/dunlin-edge/dunlin/fleet/telemetry"
@@ -18,9 +20,12 @@ import (
 
 // What consumers want is what this package has.
 var (
-	_ enroll.Store    = (*DB)(nil)
-	_ telemetry.Store = (*DB)(nil)
-	_ rollout.Store   = (*DB)(nil)
+	_ enroll.Store      = (*DB)(nil)
+	_ telemetry.Store   = (*DB)(nil)
+	_ rollout.Store     = (*DB)(nil)
+	_ catalog.Store     = (*DB)(nil)
+	_ director.Store    = (*DB)(nil)
+	_ rollout.LoopStore = (*DB)(nil)
 )
 
 var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

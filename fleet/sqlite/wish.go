@@ -50,7 +50,7 @@ func putWish(ctx context.Context, tx *sql.Tx, w *fleet.Wish) error {
 
 // Signer makes the director's metadata of a wish. It may read releases, not the
 // wish being changed.
-type Signer func(*fleet.Wish) ([]fleet.MetaRow, error)
+type Signer = func(*fleet.Wish) ([]fleet.MetaRow, error)
 
 // Resign stores a wish's metadata anew under the next version; the generation
 // stays.
