@@ -1,12 +1,14 @@
 package slots
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
@@ -96,12 +98,15 @@ func (s *Staging) admit(f File) error {
 	return nil
 }
 
-// prepare makes the directories of a file; Publish syncs them.
+// prepare makes the directories of a file; like the file, Publish syncs them.
 func (s *Staging) prepare(name string) (string, error) {
 	dir := s.dir
-	if parent := path.Dir(name); parent != "." {
-		dir = filepath.Join(s.dir, filepath.FromSlash(parent))
-		if err := durable.MkdirAll(s.m.fsys, "slots.dir", dir, 0o755); err != nil {
+	for _, part := range strings.Split(path.Dir(name), "/") {
+		if part == "." {
+			break
+		}
+		dir = filepath.Join(dir, part)
+		if err := s.m.fsys.Mkdir("slots.dir", dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return "", err
 		}
 	}
@@ -114,11 +119,16 @@ func (s *Staging) copy(from, to string, size int64) error {
 		return err
 	}
 	defer in.Close()
-	out, err := s.m.fsys.OpenFile("slots.file", to, durable.CreateNew, 0o644)
+	return s.write("slots.file", to, io.LimitReader(in, size+1))
+}
+
+// write fills a staged file; Publish syncs it.
+func (s *Staging) write(op, path string, content io.Reader) error {
+	out, err := s.m.fsys.OpenFile(op, path, durable.CreateNew, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, io.LimitReader(in, size+1))
+	_, err = io.Copy(out, content)
 	if cerr := out.Close(); err == nil {
 		err = cerr
 	}
@@ -127,7 +137,8 @@ func (s *Staging) copy(from, to string, size int64) error {
 
 // Publish makes the slot appear whole in the inactive place, replacing what the
 // place held, with its verdict and with the way back that led there. Killed in
-// between, the place is empty or complete. The note is the caller's own JSON.
+// between, the place is empty or complete. The note is the caller's own JSON. After
+// an error the staged slot can only be dropped.
 func (s *Staging) Publish(pair Pair, note []byte) (Place, error) {
 	m := s.m
 	m.mu.Lock()
@@ -139,12 +150,12 @@ func (s *Staging) Publish(pair Pair, note []byte) (Place, error) {
 	if err != nil {
 		return None, fmt.Errorf("publish slot of %s: %w", m.name, err)
 	}
-	if err := durable.WriteFile(m.fsys, "slots.record", filepath.Join(s.dir, RecordName), record, 0o644); err != nil {
-		return None, fmt.Errorf("publish slot of %s: %w", m.name, err)
-	}
 	state, err := m.look()
 	if err != nil {
 		return None, err
+	}
+	if err := s.write("slots.record", filepath.Join(s.dir, RecordName), bytes.NewReader(record)); err != nil {
+		return None, fmt.Errorf("publish slot of %s: %w", m.name, err)
 	}
 	p := state.Inactive()
 	if err := m.erase(p); err != nil {
