@@ -56,13 +56,15 @@ type Service struct {
 type Custom struct {
 	Device     string `json:"device"`
 	Generation int64  `json:"generation"`
+	Issued     int64  `json:"issued"` // seconds
 }
 
 // Sign makes the three files of a wish. All carry the wish's version, the device
 // and the generation; an empty wish is signed like any other.
 func (s *Service) Sign(ctx context.Context, w *fleet.Wish) ([]fleet.MetaRow, error) {
-	expires := s.Now().UTC().Truncate(time.Second).Add(Life)
-	custom := map[string]any{"custom": map[string]any{"device": w.Device, "generation": w.Generation}}
+	now := s.Now().UTC().Truncate(time.Second)
+	expires := now.Add(Life)
+	custom := map[string]any{"custom": Custom{w.Device, w.Generation, now.Unix()}}
 	targets := metadata.Targets(expires)
 	targets.Signed.Version, targets.Signed.UnrecognizedFields = w.Version, custom
 	for _, it := range w.Items {

@@ -1,0 +1,353 @@
+package trust
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gowebpki/jcs"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/dunlin-edge/dunlin/shared/durable"
+)
+
+// view is both repositories as they are verified at one moment.
+type view struct {
+	c                 *Config
+	director, catalog *repo
+	seen              seen
+	known             bool // both repositories verified
+	issued            time.Time
+}
+
+// seen is the greatest of everything that was ever verified. It is a file of its
+// own: losing any metadata file lowers nothing.
+type seen struct {
+	Generation int64                       `json:"generation"`
+	Floors     map[string]int64            `json:"floors"`   // by model
+	Versions   map[string]map[string]int64 `json:"versions"` // by repository and role
+}
+
+const seenFile = "seen.json"
+
+// load verifies what is stored, without judging expiry.
+func (c *Client) load() (*view, error) {
+	v := &view{c: &c.c}
+	var err error
+	if v.director, err = openRepo(c.c.FS, c.c.Dir, Director); err != nil {
+		return nil, err
+	}
+	if v.catalog, err = openRepo(c.c.FS, c.c.Dir, Catalog); err != nil {
+		return nil, err
+	}
+	if v.seen, err = readSeen(c.c.FS, c.c.Dir); err != nil {
+		return nil, err
+	}
+	v.known = v.director.verify(nil, time.Time{}) == nil && v.catalog.verify(nil, time.Time{}) == nil &&
+		v.catalog.role(c.c.Channel, metadata.TARGETS, nil) == nil
+	return v, nil
+}
+
+func readSeen(fsys durable.FS, dir string) (seen, error) {
+	s := seen{Floors: map[string]int64{}, Versions: map[string]map[string]int64{}}
+	b, err := durable.ReadFile(fsys, filepath.Join(dir, seenFile), 1<<20)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	// A damaged file begins anew; the metadata files themselves still count.
+	if json.Unmarshal(b, &s) != nil || s.Floors == nil || s.Versions == nil {
+		s = seen{Floors: map[string]int64{}, Versions: map[string]map[string]int64{}}
+	}
+	return s, nil
+}
+
+// held tells the source what need not be sent.
+func (v *view) held() Held {
+	versions := func(r *repo) Versions {
+		return Versions{r.versions[metadata.ROOT], r.versions[metadata.TIMESTAMP], r.versions[metadata.SNAPSHOT], r.versions[metadata.TARGETS]}
+	}
+	return Held{Director: versions(v.director), Catalog: versions(v.catalog), Roles: map[string]int64{v.c.Channel: v.catalog.versions[v.c.Channel]}}
+}
+
+// take verifies what the source brought, the director first.
+func (v *view) take(files []File, now time.Time) error {
+	director, err := v.roots(v.director, files)
+	if err != nil {
+		return err
+	}
+	if err := v.director.verify(director, now); err != nil {
+		return fmt.Errorf("director: %w", err)
+	}
+	if err := v.namesDevice(); err != nil {
+		return fmt.Errorf("director: %w", err)
+	}
+	catalog, err := v.roots(v.catalog, files)
+	if err != nil {
+		return err
+	}
+	if err := v.catalog.verify(catalog, now); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	if err := v.catalog.role(v.c.Channel, metadata.TARGETS, catalog[v.c.Channel]); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	for _, r := range []*repo{v.director, v.catalog} {
+		if err := v.notOlder(r); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	v.known = true
+	return nil
+}
+
+// roots applies the roots of a repository in order and returns its other files by
+// role.
+func (v *view) roots(r *repo, files []File) (map[string][]byte, error) {
+	var roots []File
+	out := map[string][]byte{}
+	for _, f := range files {
+		switch {
+		case f.Repo != r.name:
+		case f.Role == metadata.ROOT:
+			roots = append(roots, f)
+		default:
+			out[f.Role] = f.Bytes
+		}
+	}
+	if len(roots) > maxRotations {
+		return nil, refuse(CodeTooLarge, "%s: %d roots at once", r.name, len(roots))
+	}
+	slices.SortFunc(roots, func(a, b File) int { return cmp.Compare(a.Version, b.Version) })
+	for _, f := range roots {
+		if f.Version <= r.versions[metadata.ROOT] {
+			continue
+		}
+		if err := r.root(f.Bytes); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	return out, nil
+}
+
+// notOlder compares with the greatest versions ever seen. Versions that were seen
+// under keys that a root has replaced do not count: so a fleet recovers from a
+// thief who signed far ahead.
+func (v *view) notOlder(r *repo) error {
+	if r.rotated {
+		delete(v.seen.Versions, r.name)
+	}
+	for role, version := range v.seen.Versions[r.name] {
+		if have, ok := r.versions[role]; ok && have < version {
+			return refuse(CodeRollback, "%s has version %d, version %d was seen", role, have, version)
+		}
+	}
+	return nil
+}
+
+// directorCustom is the custom object of the director's three roles.
+type directorCustom struct {
+	Device     string `json:"device"`
+	Generation int64  `json:"generation"`
+	Issued     int64  `json:"issued"` // seconds
+}
+
+func customOf(fields map[string]any, into any) error {
+	b, err := json.Marshal(fields["custom"])
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, into)
+}
+
+// namesDevice wants timestamp, snapshot and targets to name this device and the
+// same generation.
+func (v *view) namesDevice() error {
+	tm := v.director.tm
+	var all [3]directorCustom
+	for i, f := range []map[string]any{tm.Timestamp.Signed.UnrecognizedFields, tm.Snapshot.Signed.UnrecognizedFields, v.director.roles[metadata.TARGETS].Signed.UnrecognizedFields} {
+		if err := customOf(f, &all[i]); err != nil {
+			return refuse(CodeMalformed, "custom: %w", err)
+		}
+		if all[i].Device != v.c.Device {
+			return refuse(CodeWrongDevice, "the files are for device %q", all[i].Device)
+		}
+		if all[i].Generation != all[0].Generation {
+			return refuse(CodeMixAndMatch, "generations %d and %d", all[0].Generation, all[i].Generation)
+		}
+	}
+	if all[0].Generation < v.seen.Generation {
+		return refuse(CodeRollback, "generation %d, generation %d was seen", all[0].Generation, v.seen.Generation)
+	}
+	if v.director.roles[metadata.TARGETS].Signed.Delegations != nil {
+		return refuse(CodeMalformed, "the director delegates, which it may not")
+	}
+	v.issued = time.Unix(all[0].Issued, 0).UTC()
+	return nil
+}
+
+// catalogCustom is the custom object of a channel's role.
+type catalogCustom struct {
+	Channel string           `json:"channel"`
+	Floors  map[string]int64 `json:"floors"`
+}
+
+// release is what is read here of a target's custom.release.
+type release struct {
+	Release json.RawMessage `json:"release"`
+}
+
+// agree returns the wish when director and catalog say the same about each
+// target: length, hash and release.
+func (v *view) agree() (Wish, error) {
+	if !v.known {
+		return Wish{}, errors.New("nothing is verified yet")
+	}
+	if err := v.namesDevice(); err != nil {
+		return Wish{}, err
+	}
+	role := v.catalog.roles[v.c.Channel]
+	var cc catalogCustom
+	if err := customOf(role.Signed.UnrecognizedFields, &cc); err != nil || cc.Channel != v.c.Channel {
+		return Wish{}, refuse(CodeWrongChannel, "the role of channel %s says that it is of %q", v.c.Channel, cc.Channel)
+	}
+	for model, floor := range cc.Floors {
+		v.seen.Floors[model] = max(v.seen.Floors[model], floor)
+	}
+	var dc directorCustom
+	targets := v.director.roles[metadata.TARGETS].Signed
+	if err := customOf(targets.UnrecognizedFields, &dc); err != nil {
+		return Wish{}, refuse(CodeMalformed, "custom: %w", err)
+	}
+	w := Wish{Generation: dc.Generation}
+	for _, path := range slices.Sorted(maps.Keys(targets.Targets)) {
+		t, err := v.target(path, targets.Targets[path], role.Signed.Targets[path])
+		if err != nil {
+			return Wish{}, err
+		}
+		w.Targets = append(w.Targets, t)
+	}
+	v.seen.Generation = max(v.seen.Generation, dc.Generation)
+	return w, nil
+}
+
+func (v *view) target(path string, d, c *metadata.TargetFiles) (Target, error) {
+	var t Target
+	if channel, _, _ := strings.Cut(path, "/"); channel != v.c.Channel || strings.Count(path, "/") != 2 {
+		return t, refuse(CodeWrongChannel, "target %s is not of channel %s", path, v.c.Channel)
+	}
+	if !v.delegated(path) || c == nil {
+		return t, refuse(CodeDisagree, "target %s is not in the catalog", path)
+	}
+	hash, ok := d.Hashes["sha256"]
+	if !ok || len(hash) != 32 || len(d.Hashes) != 1 || len(c.Hashes) != 1 || d.Custom == nil || c.Custom == nil {
+		return t, refuse(CodeMalformed, "target %s: one SHA-256 and a custom object wanted", path)
+	}
+	if d.Length != c.Length || !bytes.Equal(hash, c.Hashes["sha256"]) {
+		return t, refuse(CodeDisagree, "target %s: length or hash differ between director and catalog", path)
+	}
+	counter, err := sameRelease(*d.Custom, *c.Custom)
+	if err != nil {
+		return t, fmt.Errorf("target %s: %w", path, err)
+	}
+	model := strings.Split(path, "/")[1]
+	return Target{Path: path, Digest: "sha256:" + hash.String(), Length: d.Length, Custom: *d.Custom, BelowFloor: counter < v.seen.Floors[model]}, nil
+}
+
+// delegated tells whether the catalog's targets give the path to the channel.
+func (v *view) delegated(path string) bool {
+	del := v.catalog.roles[metadata.TARGETS].Signed.Delegations
+	if del == nil {
+		return false
+	}
+	for _, r := range del.GetRolesForTarget(path) {
+		if r.Name == v.c.Channel {
+			return true
+		}
+		if r.Terminating {
+			return false
+		}
+	}
+	return false
+}
+
+// sameRelease compares custom.release of both as canonical JSON (RFC 8785) and
+// returns its counter.
+func sameRelease(d, c json.RawMessage) (int64, error) {
+	var a, b release
+	if json.Unmarshal(d, &a) != nil || json.Unmarshal(c, &b) != nil || a.Release == nil || b.Release == nil {
+		return 0, refuse(CodeMalformed, "custom without a release")
+	}
+	x, err := jcs.Transform(a.Release)
+	if err != nil {
+		return 0, refuse(CodeMalformed, "release: %w", err)
+	}
+	y, err := jcs.Transform(b.Release)
+	if err != nil {
+		return 0, refuse(CodeMalformed, "release: %w", err)
+	}
+	if !bytes.Equal(x, y) {
+		return 0, refuse(CodeDisagree, "the release differs between director and catalog")
+	}
+	var n struct {
+		Counter int64 `json:"counter"`
+	}
+	return n.Counter, json.Unmarshal(x, &n)
+}
+
+// store writes what was verified: the catalog, then the director, whose wish then
+// has everything that it needs, then what was seen.
+func (v *view) store() error {
+	for _, r := range []*repo{v.director, v.catalog} {
+		m := v.seen.Versions[r.name]
+		if m == nil {
+			m = map[string]int64{}
+			v.seen.Versions[r.name] = m
+		}
+		for role, version := range r.versions {
+			m[role] = max(m[role], version)
+		}
+	}
+	if len(v.director.fresh) == 0 && len(v.catalog.fresh) == 0 {
+		return nil
+	}
+	if v.director.rotated || v.catalog.rotated {
+		// What was seen under old keys must be forgotten before the root that
+		// replaced them is there, or it would be held against the new ones.
+		forgetful := v.seen
+		forgetful.Versions = maps.Clone(v.seen.Versions)
+		for _, r := range []*repo{v.director, v.catalog} {
+			if r.rotated {
+				delete(forgetful.Versions, r.name)
+			}
+		}
+		if err := v.storeSeen(forgetful); err != nil {
+			return err
+		}
+	}
+	if err := v.catalog.store(); err != nil {
+		return err
+	}
+	if err := v.director.store(); err != nil {
+		return err
+	}
+	return v.storeSeen(v.seen)
+}
+
+func (v *view) storeSeen(s seen) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(v.c.FS, "trust.seen", filepath.Join(v.c.Dir, seenFile), b, 0o600); err != nil {
+		return fmt.Errorf("store what was seen: %w", err)
+	}
+	return nil
+}
