@@ -1,0 +1,100 @@
+package broker
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// connEvent is what nats-server tells of a connection on its system account.
+type connEvent struct {
+	Client struct {
+		ID   uint64 `json:"id"`
+		MQTT string `json:"client_id"`
+	} `json:"client"`
+}
+
+// watch follows connections. A refused duplicate also tells of itself, so a
+// device is a set of connection ids. Events can be lost in a storm; reconcile
+// sets that right.
+func (b *Broker) watch(sys *nats.Conn) error {
+	_, err := sys.Subscribe("$SYS.ACCOUNT."+account+".*", func(m *nats.Msg) {
+		up := strings.HasSuffix(m.Subject, ".CONNECT")
+		if !up && !strings.HasSuffix(m.Subject, ".DISCONNECT") {
+			return
+		}
+		var e connEvent
+		if json.Unmarshal(m.Data, &e) != nil || e.Client.MQTT == "" {
+			return
+		}
+		if changed, online := b.note(e.Client.MQTT, e.Client.ID, up); changed {
+			b.tell(e.Client.MQTT, online)
+		}
+	})
+	return err
+}
+
+// note takes in one connection and tells whether the device went on or off.
+func (b *Broker) note(device string, id uint64, up bool) (changed, online bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := len(b.live[device]) > 0
+	if up {
+		if b.live[device] == nil {
+			b.live[device] = map[uint64]bool{}
+		}
+		b.live[device][id] = true
+	} else if delete(b.live[device], id); len(b.live[device]) == 0 {
+		delete(b.live, device)
+		if _, banned := b.banned[device]; !banned {
+			delete(b.limits, device)
+		}
+	}
+	online = len(b.live[device]) > 0
+	return before != online, online
+}
+
+func (b *Broker) tell(device string, online bool) {
+	if err := b.c.Devices.Presence(b.ctx, device, online); err != nil && b.ctx.Err() == nil {
+		b.c.Log.Error("presence is not stored", "device", device, "err", err)
+	}
+}
+
+// reconcile compares what is believed with the connections that there are.
+func (b *Broker) reconcile() {
+	z, err := b.srv.Connz(&server.ConnzOptions{Account: account, Limit: 1 << 20})
+	if err != nil {
+		return
+	}
+	live := map[string]map[uint64]bool{}
+	for _, c := range z.Conns {
+		if c.MQTTClient != "" {
+			live[c.MQTTClient] = map[uint64]bool{c.Cid: true}
+		}
+	}
+	b.mu.Lock()
+	old := b.live
+	b.live = live
+	b.mu.Unlock()
+	for d := range old {
+		if live[d] == nil {
+			b.tell(d, false)
+		}
+	}
+	for d := range live {
+		if old[d] == nil {
+			b.tell(d, true)
+		}
+	}
+}
+
+// Online lists the devices that have a session, in order.
+func (b *Broker) Online() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Sorted(maps.Keys(b.live))
+}
