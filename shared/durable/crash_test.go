@@ -242,7 +242,7 @@ func mutants(i int, label string) []*mutant {
 	case strings.HasSuffix(label, ".syncdir"):
 		return []*mutant{newMutant("skipped", i, skip)}
 	case strings.HasSuffix(label, ".sync"):
-		late := newMutant("after the rename", i, func(*mutant, *crashfs.FS, crashfs.Step) error { return crashfs.Delay })
+		late := newMutant("after the rename", i, func(*mutant, *crashfs.FS, crashfs.Step) error { return crashfs.ErrDelay })
 		late.explorer.After = func(f *crashfs.FS, s crashfs.Step) {
 			if s.Label == "op.rename" {
 				f.Late()
@@ -261,7 +261,7 @@ func mutants(i int, label string) []*mutant {
 	return nil
 }
 
-func skip(*mutant, *crashfs.FS, crashfs.Step) error { return crashfs.Skip }
+func skip(*mutant, *crashfs.FS, crashfs.Step) error { return crashfs.ErrSkip }
 
 // Any step may fail: the call says so, and old or new is there whatever crash
 // comes afterwards. A file whose sync failed never gets its name.

@@ -185,7 +185,7 @@ func TestEveryMissingSyncOfTheQueueIsFound(t *testing.T) {
 			}
 			_, err := exploreQueue(run.bytes, run.steps, crashfs.Explorer{Limit: 32, Before: func(_ *crashfs.FS, s crashfs.Step) error {
 				if s.Label == label {
-					return crashfs.Skip
+					return crashfs.ErrSkip
 				}
 				return nil
 			}})

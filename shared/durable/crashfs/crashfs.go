@@ -33,10 +33,10 @@ type Step struct {
 
 // What Before may return instead of an error of its own.
 var (
-	// Skip makes the step report success and do nothing.
-	Skip = errors.New("skip this step")
-	// Delay makes the step report success; Late does it.
-	Delay = errors.New("do this step later")
+	// ErrSkip makes the step report success and do nothing.
+	ErrSkip = errors.New("skip this step")
+	// ErrDelay makes the step report success; Late does it.
+	ErrDelay = errors.New("do this step later")
 )
 
 // FS implements durable.FS. Before and After, when set, are called around every
@@ -59,9 +59,9 @@ func New() *FS { return &FS{root: newDir()} }
 func (f *FS) do(s Step, lose func(), effect func() error) error {
 	if f.Before != nil {
 		switch err := f.Before(s); {
-		case errors.Is(err, Skip):
+		case errors.Is(err, ErrSkip):
 			return nil
-		case errors.Is(err, Delay):
+		case errors.Is(err, ErrDelay):
 			f.late = append(f.late, func() { f.locked(effect) })
 			return nil
 		case err != nil:
