@@ -23,6 +23,7 @@ type tree struct {
 	fset  *token.FileSet
 	files []*goFile
 	texts map[string]string // by path; Go files too
+	paths []string          // of every file
 }
 
 // goFile is one parsed Go file. Its path is relative to the root.
@@ -93,6 +94,7 @@ func load(root fs.FS) (*tree, error) {
 			}
 			return nil
 		}
+		t.paths = append(t.paths, p)
 		shell := below(path.Dir(p), "scripts", "cross", ".ci")
 		if !shell && !slices.ContainsFunc(textFiles, func(e string) bool { return strings.HasSuffix(p, e) }) {
 			return nil

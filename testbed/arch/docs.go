@@ -75,13 +75,7 @@ func links(t *tree) []finding {
 	return out
 }
 
-// has says whether a text file or a folder with one is there. Only what is read
-// as text is known.
+// has says whether a file or a folder with one is there.
 func (t *tree) has(target string) bool {
-	for p := range t.texts {
-		if below(p, target) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.paths, func(p string) bool { return below(p, target) })
 }
