@@ -85,7 +85,7 @@ func (p *packer) names() error {
 func (p *packer) tensors() error {
 	m, err := tflite.Parse(p.model)
 	if err != nil {
-		return packError("pack.model", "export the model again; 'dunlin model pack' takes .tflite files", "%s: %v", p.spec.File, err)
+		return refuse("pack.model", "export the model again; 'dunlin model pack' takes .tflite files", "%s: %v", p.spec.File, err)
 	}
 	inputs, outputs, err := bundle.Describe(m)
 	if err != nil {
@@ -102,11 +102,11 @@ func (p *packer) tensors() error {
 func (p *packer) mean(key string, tensors []bundle.Tensor, only string, byName map[string]string) ([]bundle.Tensor, error) {
 	example := map[string]string{"input": "image gray 8x8 0..1", "output": "classes softmax"}[key]
 	if only != "" && len(tensors) != 1 {
-		return nil, packError("pack.meaning", "name each one below '"+key+"s:'", "%s has one %s, %s has %d", SpecName, key, p.spec.File, len(tensors))
+		return nil, refuse("pack.meaning", "name each one below '"+key+"s:'", "%s has one %s, %s has %d", SpecName, key, p.spec.File, len(tensors))
 	}
 	for name := range byName {
 		if only != "" || !hasTensor(tensors, name) {
-			return nil, packError("pack.meaning", "name the "+key+"s as 'dunlin model inspect' prints them", "%s: %q is no %s of %s, or is said twice", SpecName, name, key, p.spec.File)
+			return nil, refuse("pack.meaning", "name the "+key+"s as 'dunlin model inspect' prints them", "%s: %q is no %s of %s, or is said twice", SpecName, name, key, p.spec.File)
 		}
 	}
 	for i := range tensors {
@@ -128,7 +128,7 @@ func (p *packer) mean(key string, tensors []bundle.Tensor, only string, byName m
 		}
 		claimed, ok := m.fit(t.Shape)
 		if !ok && !p.Force {
-			return nil, packError("pack.shape", "mend "+SpecName+" or export the model again; --force leaves the judgement to the devices",
+			return nil, refuse("pack.shape", "mend "+SpecName+" or export the model again; --force leaves the judgement to the devices",
 				"%s says %q of %s, but in %s its shape is %v", SpecName, text, t.Name, p.spec.File, t.Shape)
 		}
 		if !ok {
@@ -187,11 +187,11 @@ func fileSource(path, from string) bundle.Source {
 // there says whether a file that model.yaml names lies in the folder.
 func (p *packer) there(name string) error {
 	if err := bundle.ValidPath(name); err != nil {
-		return packError("pack.path", "put the file into the folder and name it by its path from there", "%s: %v", SpecName, err)
+		return refuse("pack.path", "put the file into the folder and name it by its path from there", "%s: %v", SpecName, err)
 	}
 	_, err := os.Stat(p.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return packError("pack.file", "put the file there, or mend "+SpecName, "%s names %s, which is not in %s", SpecName, name, p.Dir)
+		return refuse("pack.file", "put the file there, or mend "+SpecName, "%s names %s, which is not in %s", SpecName, name, p.Dir)
 	}
 	return err
 }

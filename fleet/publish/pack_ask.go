@@ -51,11 +51,11 @@ func fill(asker Asker, value *string, q Question) error {
 		*value = answer
 	}
 	if *value == "" {
-		return packError("pack.missing", fmt.Sprintf("add a line like '%s: %s' to %s", q.Key, q.Example, SpecName), "%s does not say: %s", SpecName, q.Text)
+		return refuse("pack.missing", fmt.Sprintf("add a line like '%s: %s' to %s", q.Key, q.Example, SpecName), "%s does not say: %s", SpecName, q.Text)
 	}
 	return nil
 }
 
-func packError(code, next, format string, args ...any) *fleet.Error {
+func refuse(code, next, format string, args ...any) *fleet.Error {
 	return &fleet.Error{Code: code, Message: fmt.Sprintf(format, args...), Next: next}
 }

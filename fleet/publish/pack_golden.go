@@ -27,7 +27,7 @@ func (p *packer) runtime() error {
 	}
 	m := runtimeForm.FindStringSubmatch(text)
 	if m == nil {
-		return packError("pack.runtime", "write it like 'runtime: "+defaultRuntime+"'", "%s, runtime: %q is not understood", SpecName, text)
+		return refuse("pack.runtime", "write it like 'runtime: "+defaultRuntime+"'", "%s, runtime: %q is not understood", SpecName, text)
 	}
 	p.contract.Runtime = &bundle.RuntimeNeed{Name: m[1], Min: m[2]}
 	return nil
@@ -64,7 +64,7 @@ func (p *packer) golden() error {
 	}
 	p.contract.Golden = g
 	if _, err := bundle.LoadGolden(&p.contract, b); err != nil {
-		return packError("pack.golden", "save the arrays under the tensors' names and in their types, one row a case", "%s: %v", p.spec.Golden, err)
+		return refuse("pack.golden", "save the arrays under the tensors' names and in their types, one row a case", "%s: %v", p.spec.Golden, err)
 	}
 	return nil
 }
@@ -91,7 +91,7 @@ func (p *packer) watch() error {
 		return err
 	}
 	if p.contract.Output(name) == nil {
-		return packError("pack.watch", "name the output as 'dunlin model inspect' prints it", "%s, watch: %q is no output", SpecName, name)
+		return refuse("pack.watch", "name the output as 'dunlin model inspect' prints it", "%s, watch: %q is no output", SpecName, name)
 	}
 	p.contract.Watch = &bundle.Watch{Output: name}
 	if p.spec.Reference == "" {
@@ -115,7 +115,7 @@ func reference(file string, npz []byte, t *bundle.Tensor) (*bundle.Reference, er
 	}
 	a := arrays[t.Name]
 	if a == nil || len(a.Shape) < 2 || a.Len() == 0 || len(a.Data) == 0 {
-		return nil, packError("pack.reference", next, "%s holds no array %q with a row a sample", file, t.Name)
+		return nil, refuse("pack.reference", next, "%s holds no array %q with a row a sample", file, t.Name)
 	}
 	quant := t.Quant
 	if a.DType != t.DType {
@@ -126,14 +126,14 @@ func reference(file string, npz []byte, t *bundle.Tensor) (*bundle.Reference, er
 		rows[i] = quant.Real(bundle.Values(a.DType, a.Row(i)), bundle.CaseShape(t.Shape))
 	}
 	if want := t.Shape[len(t.Shape)-1:]; len(want) == 1 && want[0] > 0 && len(rows[0]) != want[0] {
-		return nil, packError("pack.reference", next, "%s: %d numbers a sample, the output has %d", file, len(rows[0]), want[0])
+		return nil, refuse("pack.reference", next, "%s: %d numbers a sample, the output has %d", file, len(rows[0]), want[0])
 	}
 	lo, hi := scoreRange(t, rows)
 	r := &bundle.Reference{Samples: uint64(len(rows)), Score: sketch.NewHistogram(lo, hi, scoreBins), Classes: make([]uint64, len(rows[0]))}
 	for _, row := range rows {
 		best := slices.Index(row, slices.Max(row))
 		if best < 0 {
-			return nil, packError("pack.reference", next, "%s holds NaN", file)
+			return nil, refuse("pack.reference", next, "%s holds NaN", file)
 		}
 		r.Score.Add(row[best])
 		r.Classes[best]++

@@ -46,7 +46,7 @@ func mayReplace(dir string) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(dir, bundle.LayoutFile)); err != nil {
-		return packError("pack.out", "pass another folder with --out", "%s exists and is no bundle", dir)
+		return refuse("pack.out", "pass another folder with --out", "%s exists and is no bundle", dir)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ var meaningWords = map[string][]string{
 func parseMeaning(key, text string) (*meaning, error) {
 	words := strings.Fields(text)
 	wrong := func() error {
-		return packError("pack.meaning", meaningNext, "%s, %s: %q is not understood", SpecName, key, text)
+		return refuse("pack.meaning", meaningNext, "%s, %s: %q is not understood", SpecName, key, text)
 	}
 	if len(words) == 0 {
 		return nil, wrong()

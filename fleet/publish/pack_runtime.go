@@ -29,14 +29,14 @@ var machines = map[elf.Machine]string{
 // take other arguments under the same names.
 func PackRuntime(c RuntimeConfig) (*Plan, error) {
 	if c.Version == "" {
-		return nil, packError("pack.missing", "pass it like '--version 2.3.0'", "the version of the runtime is not said, and the library does not say it")
+		return nil, refuse("pack.missing", "pass it like '--version 2.3.0'", "the version of the runtime is not said, and the library does not say it")
 	}
 	arch, glibc, err := inspectLibrary(c.Library)
 	if err != nil {
 		return nil, err
 	}
 	if c.Arch != "" && c.Arch != arch {
-		return nil, packError("pack.arch", "pass the library for "+c.Arch, "%s is made for %s, not for %s", c.Library, arch, c.Arch)
+		return nil, refuse("pack.arch", "pass the library for "+c.Arch, "%s is made for %s, not for %s", c.Library, arch, c.Arch)
 	}
 	contract := &bundle.Contract{
 		Number: bundle.ContractNumber, Kind: bundle.KindRuntime, Model: "runtime-litert-" + arch, Version: c.Version, File: runtimeFile,
@@ -47,30 +47,30 @@ func PackRuntime(c RuntimeConfig) (*Plan, error) {
 }
 
 func inspectLibrary(path string) (arch, glibc string, err error) {
-	refuse := func(format string, args ...any) error {
-		return packError("pack.library", "get the official libLiteRt.so with 'make runtime'", path+": "+format, args...)
+	wrong := func(format string, args ...any) error {
+		return refuse("pack.library", "get the official libLiteRt.so with 'make runtime'", path+": "+format, args...)
 	}
 	f, err := elf.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", "", refuse("there is no such file")
+		return "", "", wrong("there is no such file")
 	}
 	if err != nil {
-		return "", "", refuse("no ELF library: %v", err)
+		return "", "", wrong("no ELF library: %v", err)
 	}
 	defer f.Close()
 	if arch = machines[f.Machine]; arch == "" || f.Type != elf.ET_DYN {
-		return "", "", refuse("not a shared library of a known architecture (%v)", f.Machine)
+		return "", "", wrong("not a shared library of a known architecture (%v)", f.Machine)
 	}
 	symbols, err := f.DynamicSymbols()
 	if err != nil {
-		return "", "", refuse("%v", err)
+		return "", "", wrong("%v", err)
 	}
 	if !slices.ContainsFunc(symbols, func(s elf.Symbol) bool { return s.Name == "LiteRtCreateModelFromFd" && s.Section != elf.SHN_UNDEF }) {
-		return "", "", refuse("not LiteRT 2.1.6 or newer: it has no LiteRtCreateModelFromFd")
+		return "", "", wrong("not LiteRT 2.1.6 or newer: it has no LiteRtCreateModelFromFd")
 	}
 	needs, err := f.DynamicVersionNeeds()
 	if err != nil {
-		return "", "", refuse("%v", err)
+		return "", "", wrong("%v", err)
 	}
 	glibc = "2.0"
 	for _, lib := range needs {

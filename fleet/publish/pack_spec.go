@@ -73,7 +73,7 @@ func readSpec(dir string) (*Spec, error) {
 	f, err := os.Open(filepath.Join(dir, SpecName))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(dir); err != nil {
-			return nil, packError("pack.folder", "name the folder that holds "+SpecName, "%v", err)
+			return nil, refuse("pack.folder", "name the folder that holds "+SpecName, "%v", err)
 		}
 		return &Spec{}, nil
 	}
@@ -86,7 +86,7 @@ func readSpec(dir string) (*Spec, error) {
 		return nil, err
 	}
 	if len(b) > maxSpec {
-		return nil, packError("pack.spec", "remove what does not belong there", "%s is larger than %d bytes", SpecName, maxSpec)
+		return nil, refuse("pack.spec", "remove what does not belong there", "%s is larger than %d bytes", SpecName, maxSpec)
 	}
 	return parseSpec(b)
 }
@@ -96,7 +96,7 @@ func parseSpec(b []byte) (*Spec, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(s); err != nil && err != io.EOF {
-		return nil, packError("pack.spec", "see docs/model-yaml.md for every key", "%s: %v", SpecName, err)
+		return nil, refuse("pack.spec", "see docs/model-yaml.md for every key", "%s: %v", SpecName, err)
 	}
 	return s, nil
 }

@@ -1,0 +1,231 @@
+package publish
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
+
+// Names inside a ceremony's folder.
+const (
+	CeremonyFile   = "ceremony.json"
+	PracticeFile   = "PRACTICE"
+	TranscriptFile = "transcript.txt"
+	KeysDir        = "keys"
+)
+
+const (
+	maxHolders      = 16
+	maxCeremony     = 1 << 20 // bytes of ceremony.json
+	ceremonyFormat  = 1
+	defaultHolders  = 3
+	defaultQuorum   = 2
+	practiceWarning = "PRACTICE CEREMONY: one person alone can sign everything. Never install these keys for devices that matter.\n"
+)
+
+// Online are the public keys that the server signs with.
+type Online struct {
+	Snapshot  ed25519.PublicKey `json:"catalog_snapshot"`
+	Timestamp ed25519.PublicKey `json:"catalog_timestamp"`
+	Director  ed25519.PublicKey `json:"director"`
+}
+
+// Holder is a person who holds two offline keys.
+type Holder struct {
+	Name    string            `json:"name"`
+	Root    ed25519.PublicKey `json:"root"`    // signs both roots
+	Release ed25519.PublicKey `json:"release"` // signs the catalog's targets and the channels
+}
+
+// Ceremony is what ceremony.json says: who holds keys, and what the drafts are
+// made from. It holds nothing secret.
+type Ceremony struct {
+	Format    int       `json:"format"`
+	Holders   int       `json:"holders"`   // how many join
+	Threshold int       `json:"threshold"` // how many of them must sign
+	Practice  bool      `json:"practice,omitempty"`
+	Online    Online    `json:"online"`
+	Joined    []Holder  `json:"joined"`
+	Drafted   time.Time `json:"drafted,omitzero"` // when the last holder joined; lifetimes count from here
+}
+
+// JoinConfig says who joins which ceremony. Holders, Threshold, Practice and
+// Online matter to the first holder only; later ones must not contradict.
+type JoinConfig struct {
+	Dir, Holder        string
+	Holders, Threshold int // 0: 3 and 2, or what the first holder said
+	Practice           bool
+	Online             func() (*Online, error)
+	Passphrase         Passphrase
+}
+
+var holderForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+
+// Join makes a holder's two keys and adds their public halves to the ceremony.
+// When the last holder has joined, the unsigned drafts are written.
+func Join(c JoinConfig, now time.Time) (*Ceremony, error) {
+	if !holderForm.MatchString(c.Holder) {
+		return nil, refuse("holder.malformed", "write it like 'alice': small letters, digits and dashes", "holder %q is not understood", c.Holder)
+	}
+	cer, err := LoadCeremony(c.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		cer, err = begin(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := cer.mayJoin(c); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(c.Dir, KeysDir), 0o700); err != nil {
+		return nil, err
+	}
+	h := Holder{Name: c.Holder}
+	if h.Root, err = newKey(keyPath(c.Dir, c.Holder, rootKey), c.Passphrase); err != nil {
+		return nil, err
+	}
+	if h.Release, err = newKey(keyPath(c.Dir, c.Holder, releaseKey), c.Passphrase); err != nil {
+		return nil, err
+	}
+	cer.Joined = append(cer.Joined, h)
+	if cer.complete() {
+		cer.Drafted = now.UTC().Truncate(time.Second)
+		if err := cer.writeDrafts(c.Dir); err != nil {
+			return nil, err
+		}
+	}
+	return cer, cer.save(c.Dir)
+}
+
+// begin starts a ceremony for its first holder.
+func begin(c JoinConfig) (*Ceremony, error) {
+	cer := &Ceremony{Format: ceremonyFormat, Holders: cmp.Or(c.Holders, defaultHolders), Threshold: cmp.Or(c.Threshold, defaultQuorum), Practice: c.Practice}
+	if c.Practice {
+		cer.Holders, cer.Threshold = cmp.Or(c.Holders, 1), cmp.Or(c.Threshold, 1)
+	}
+	if err := cer.validate(); err != nil {
+		return nil, err
+	}
+	online, err := c.Online()
+	if err != nil {
+		return nil, err
+	}
+	cer.Online = *online
+	if err := online.validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	if c.Practice {
+		return cer, replaceFile(filepath.Join(c.Dir, PracticeFile), []byte(practiceWarning))
+	}
+	return cer, nil
+}
+
+func (c *Ceremony) mayJoin(j JoinConfig) error {
+	for _, h := range c.Joined {
+		if h.Name == j.Holder {
+			return refuse("holder.exists", "let the next holder run it with a --holder of their own", "%s has joined already", j.Holder)
+		}
+	}
+	if c.complete() {
+		return refuse("ceremony.complete", "go on with 'dunlin keys sign'", "all %d holders have joined", c.Holders)
+	}
+	if j.Holders != 0 && j.Holders != c.Holders || j.Threshold != 0 && j.Threshold != c.Threshold || j.Practice && !c.Practice {
+		return refuse("ceremony.differs", "leave --holders, --threshold and --practice away, or use another --dir", "this ceremony was begun with %d of %d", c.Threshold, c.Holders)
+	}
+	return nil
+}
+
+func (c *Ceremony) validate() error {
+	next := "pass --holders 3 --threshold 2, or --practice to try things out"
+	switch {
+	case c.Format != ceremonyFormat:
+		return refuse("ceremony.malformed", "use the dunlin that began it", "%s has format %d, this program reads %d", CeremonyFile, c.Format, ceremonyFormat)
+	case c.Practice && (c.Holders != 1 || c.Threshold != 1):
+		return refuse("ceremony.threshold", "leave --holders and --threshold away", "a practice ceremony is held by one person")
+	case !c.Practice && (c.Threshold < 2 || c.Threshold > c.Holders || c.Holders > maxHolders):
+		return refuse("ceremony.threshold", next, "%d of %d holders: at least 2 must sign, at most %d can join", c.Threshold, c.Holders, maxHolders)
+	case len(c.Joined) > c.Holders:
+		return refuse("ceremony.malformed", next, "%s names more holders than it allows", CeremonyFile)
+	}
+	return nil
+}
+
+func (o *Online) validate() error {
+	for name, k := range map[string]ed25519.PublicKey{"catalog_snapshot": o.Snapshot, "catalog_timestamp": o.Timestamp, "director": o.Director} {
+		if len(k) != ed25519.PublicKeySize {
+			return refuse("keys.online", "take what the server's /v1/keys/online says", "the online key %s has %d bytes, %d are wanted", name, len(k), ed25519.PublicKeySize)
+		}
+	}
+	return nil
+}
+
+func (c *Ceremony) complete() bool { return len(c.Joined) == c.Holders }
+
+// LoadCeremony reads a ceremony's state; an error that wraps fs.ErrNotExist when
+// none was begun there.
+func LoadCeremony(dir string) (*Ceremony, error) {
+	b, err := readBounded(filepath.Join(dir, CeremonyFile), maxCeremony)
+	if err != nil {
+		return nil, fmt.Errorf("read ceremony: %w", err)
+	}
+	c := &Ceremony{}
+	if err := bundle.StrictJSON(b); err != nil {
+		return nil, fmt.Errorf("read %s: %w", CeremonyFile, err)
+	}
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("read %s: %w", CeremonyFile, err)
+	}
+	return c, errors.Join(c.validate(), c.Online.validate())
+}
+
+// OpenCeremony is LoadCeremony for those who need the drafts.
+func OpenCeremony(dir string) (*Ceremony, error) {
+	c, err := LoadCeremony(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, refuse("ceremony.unknown", "name the folder with --dir, or begin with 'dunlin keys init'", "there is no ceremony in %s", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !c.complete() {
+		return nil, refuse("ceremony.incomplete", "let the next holder run 'dunlin keys init'", "%d of %d holders have joined", len(c.Joined), c.Holders)
+	}
+	return c, nil
+}
+
+func (c *Ceremony) save(dir string) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, CeremonyFile), append(b, '\n'))
+}
+
+// The two keys of a holder.
+const (
+	rootKey    = "root"
+	releaseKey = "release"
+)
+
+func keyPath(dir, holder, kind string) string {
+	return filepath.Join(dir, KeysDir, holder+"-"+kind+".pem")
+}
+
+func (h *Holder) key(kind string) ed25519.PublicKey {
+	if kind == rootKey {
+		return h.Root
+	}
+	return h.Release
+}

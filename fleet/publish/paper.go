@@ -1,0 +1,98 @@
+package publish
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
+
+// maxPaper bounds what is read of a metadata file, in bytes.
+const maxPaper = 5_000_000
+
+// paper is a metadata file that people sign: a root or targets.
+type paper interface {
+	ToBytes(pretty bool) ([]byte, error)
+	Sign(signature.Signer) (*metadata.Signature, error)
+	ClearSignatures()
+}
+
+// parse reads a metadata file that somebody sent or that lay on a stick: bounded,
+// strict, and never with a panic of the parser.
+func parse[T metadata.Roles](name string, b []byte) (md *metadata.Metadata[T], err error) {
+	wrong := func(why any) error {
+		return refuse("metadata.malformed", "take the file as it was made", "%s is not understood: %v", name, why)
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			md, err = nil, wrong(r)
+		}
+	}()
+	if len(b) > maxPaper {
+		return nil, wrong(fmt.Sprintf("more than %d bytes", maxPaper))
+	}
+	if err := bundle.StrictJSON(b); err != nil {
+		return nil, wrong(err)
+	}
+	md = &metadata.Metadata[T]{}
+	if _, err := md.FromBytes(b); err != nil {
+		return nil, wrong(err)
+	}
+	return md, nil
+}
+
+// parseLike reads a file of the type that another has.
+func parseLike(like paper, name string, b []byte) (paper, error) {
+	if _, ok := like.(*metadata.Metadata[metadata.RootType]); ok {
+		return parse[metadata.RootType](name, b)
+	}
+	return parse[metadata.TargetsType](name, b)
+}
+
+func signatures(p paper) *[]metadata.Signature {
+	if root, ok := p.(*metadata.Metadata[metadata.RootType]); ok {
+		return &root.Signatures
+	}
+	return &p.(*metadata.Metadata[metadata.TargetsType]).Signatures
+}
+
+// sameText compares two papers without their signatures.
+func sameText(a, b paper) (bool, error) {
+	x, err := unsigned(a)
+	if err != nil {
+		return false, err
+	}
+	y, err := unsigned(b)
+	return bytes.Equal(x, y), err
+}
+
+func unsigned(p paper) ([]byte, error) {
+	kept := signatures(p)
+	list := *kept
+	defer func() { *kept = list }()
+	*kept = []metadata.Signature{}
+	return p.ToBytes(false)
+}
+
+// signedBy tells whether a paper bears a valid signature of one key.
+func signedBy(p paper, key *metadata.Key, id string) bool {
+	const anyRole = "paper"
+	only := metadata.Targets()
+	only.Signed.Delegations = &metadata.Delegations{
+		Keys:  map[string]*metadata.Key{id: key},
+		Roles: []metadata.DelegatedRole{{Name: anyRole, KeyIDs: []string{id}, Threshold: 1}},
+	}
+	return only.VerifyDelegate(anyRole, p) == nil
+}
+
+// sign adds the key's signature in place of an older one of the same key.
+func sign(p paper, k *Key) error {
+	list := signatures(p)
+	*list = slices.DeleteFunc(*list, func(s metadata.Signature) bool { return s.KeyID == k.ID })
+	_, err := p.Sign(k.signer)
+	return err
+}

@@ -1,0 +1,99 @@
+package publish
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+)
+
+// Sign adds a holder's signatures to every draft and returns the files that were
+// changed. It signs only what follows from ceremony.json: a draft whose text was
+// changed is refused, and so is a key that is not the one that joined.
+func Sign(dir, holder string, pass Passphrase) ([]string, error) {
+	c, err := OpenCeremony(dir)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := c.load(dir, holder, pass)
+	if err != nil {
+		return nil, err
+	}
+	papers, err := c.papers(dir)
+	if err != nil {
+		return nil, err
+	}
+	var changed []string
+	for _, d := range papers {
+		k := keys[d.kind]
+		public, id, err := tufKey(k.Public)
+		if err != nil {
+			return nil, err
+		}
+		if signedBy(d.paper, public, id) {
+			continue
+		}
+		if err := sign(d.paper, k); err != nil {
+			return nil, fmt.Errorf("sign %s: %w", d.file, err)
+		}
+		b, err := d.paper.ToBytes(true)
+		if err != nil {
+			return nil, err
+		}
+		if err := replaceFile(filepath.Join(dir, d.file), b); err != nil {
+			return nil, err
+		}
+		changed = append(changed, d.file)
+	}
+	return changed, nil
+}
+
+// load opens both keys of a holder.
+func (c *Ceremony) load(dir, holder string, pass Passphrase) (map[string]*Key, error) {
+	for i := range c.Joined {
+		h := &c.Joined[i]
+		if h.Name != holder {
+			continue
+		}
+		keys := map[string]*Key{}
+		for _, kind := range []string{rootKey, releaseKey} {
+			k, err := LoadKey(keyPath(dir, holder, kind), pass)
+			if err != nil {
+				return nil, err
+			}
+			if !bytes.Equal(k.Public, h.key(kind)) {
+				return nil, refuse("key.mismatch", "find out who changed "+CeremonyFile+" or the key; begin anew if in doubt", "%s is not the key with which %s joined", keyPath(dir, holder, kind), holder)
+			}
+			keys[kind] = k
+		}
+		return keys, nil
+	}
+	return nil, refuse("holder.unknown", "see 'dunlin keys status'", "%s has not joined this ceremony", holder)
+}
+
+// papers reads the drafts with the signatures that they bear by now.
+func (c *Ceremony) papers(dir string) ([]draft, error) {
+	list, err := c.drafts()
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		d := &list[i]
+		b, err := readBounded(filepath.Join(dir, d.file), maxPaper)
+		if err != nil {
+			return nil, fmt.Errorf("read draft: %w", err)
+		}
+		have, err := parseLike(d.paper, d.file, b)
+		if err != nil {
+			return nil, err
+		}
+		same, err := sameText(have, d.paper)
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			return nil, refuse("ceremony.changed", "find out who changed it; begin anew if in doubt", "%s does not say what %s gives", d.file, CeremonyFile)
+		}
+		d.paper = have
+	}
+	return list, nil
+}

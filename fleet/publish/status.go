@@ -1,0 +1,52 @@
+package publish
+
+import "time"
+
+// Signed is how far the signing of one file has come.
+type Signed struct {
+	File      string    `json:"file"`
+	Threshold int       `json:"threshold"`
+	By        []string  `json:"signed_by"` // holders
+	Open      []string  `json:"could_sign"`
+	Missing   int       `json:"missing"` // signatures until the threshold
+	Expires   time.Time `json:"expires"`
+}
+
+// Days until the file expires, rounded down; negative when it has.
+func (s *Signed) Days(now time.Time) int { return int(s.Expires.Sub(now).Hours() / 24) }
+
+// Status tells of every file who has signed it.
+func Status(dir string) (*Ceremony, []Signed, error) {
+	c, err := OpenCeremony(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	papers, err := c.papers(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	list := make([]Signed, len(papers))
+	for i, d := range papers {
+		if list[i], err = c.signed(d); err != nil {
+			return nil, nil, err
+		}
+	}
+	return c, list, nil
+}
+
+func (c *Ceremony) signed(d draft) (Signed, error) {
+	s := Signed{File: d.file, Threshold: d.threshold, By: []string{}, Open: []string{}, Expires: d.expires}
+	for i := range c.Joined {
+		key, id, err := tufKey(c.Joined[i].key(d.kind))
+		if err != nil {
+			return s, err
+		}
+		if signedBy(d.paper, key, id) {
+			s.By = append(s.By, c.Joined[i].Name)
+		} else {
+			s.Open = append(s.Open, c.Joined[i].Name)
+		}
+	}
+	s.Missing = max(0, d.threshold-len(s.By))
+	return s, nil
+}
