@@ -18,6 +18,7 @@ const (
 	PrefixToken   = "tok_"
 	PrefixAudit   = "aud_"
 	PrefixEvent   = "evt_"
+	PrefixAccess  = "acc_"
 )
 
 // NewID returns a fresh id; ids of later milliseconds sort after earlier ones.

@@ -1,6 +1,11 @@
 package fleet
 
-import "time"
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
 
 // Roles of API tokens, weakest first. A role may do what weaker ones may,
 // except that publisher and operator stand beside each other.
@@ -33,4 +38,19 @@ type EnrolToken struct {
 	Expires time.Time
 	Created time.Time
 	By      string // access that made it
+}
+
+// AccessPrefix begins the text of every API token.
+const AccessPrefix = "dunlin_"
+
+// NewAccess makes an API token; the text is nowhere else. A life of 0 is for ever.
+func NewAccess(name, role string, life time.Duration, now time.Time) (*Access, string) {
+	secret := make([]byte, 24)
+	rand.Read(secret) // never fails
+	text := AccessPrefix + hex.EncodeToString(secret)
+	x := &Access{ID: NewID(PrefixAccess, now), Name: name, Role: role, Hash: sha256.Sum256([]byte(text)), Created: now}
+	if life > 0 {
+		x.Expires = now.Add(life)
+	}
+	return x, text
 }

@@ -1,0 +1,268 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// page is a list; next is the cursor of the page after it, absent at the end.
+type page[T any] struct {
+	Body struct {
+		Items []T    `json:"items"`
+		Next  string `json:"next,omitempty"`
+	}
+}
+
+func paged[T any](items []T, limit int, cursor func(T) string) *page[T] {
+	p := &page[T]{}
+	p.Body.Items = items
+	if items == nil {
+		p.Body.Items = []T{}
+	}
+	if len(items) == limit && limit > 0 {
+		p.Body.Next = cursor(items[len(items)-1])
+	}
+	return p
+}
+
+type one[T any] struct{ Body T }
+
+type byID struct {
+	ID string `path:"id" maxLength:"64"`
+}
+
+type paging struct {
+	After string `query:"after" doc:"cursor: next of the page before"`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+}
+
+func (a *api) deviceRoutes() {
+	route(a, get("/v1/devices", "list-devices", "List devices"), fleet.RoleViewer, a.listDevices)
+	route(a, get("/v1/devices/{id}", "get-device", "Show a device with its wish"), fleet.RoleViewer, a.getDevice)
+	route(a, get("/v1/devices/{id}/events", "list-device-events", "List what happened on a device"), fleet.RoleViewer, a.listEvents)
+	route(a, get("/v1/devices/{id}/samples", "list-device-samples", "List a device's measurements"), fleet.RoleViewer, a.listSamples)
+	route(a, huma.Operation{OperationID: "label-device", Method: http.MethodPatch, Path: "/v1/devices/{id}/labels", Summary: "Set and remove labels"}, fleet.RoleOperator, a.label)
+	route(a, post("/v1/devices/{id}/revoke", "revoke-device", "End a device's identity and its sessions"), fleet.RoleOperator, a.revoke)
+	route(a, post("/v1/enrol-tokens", "create-enrol-token", "Make an enrolment token"), fleet.RoleOperator, a.createToken)
+	route(a, get("/v1/enrol-tokens", "list-enrol-tokens", "List enrolment tokens"), fleet.RoleOperator, a.listTokens)
+	route(a, huma.Operation{OperationID: "delete-enrol-token", Method: http.MethodDelete, Path: "/v1/enrol-tokens/{id}", Summary: "Make an enrolment token useless"}, fleet.RoleOperator, a.deleteToken)
+	route(a, post("/v1/enrol", "enrol", "Enrol a device with a token"), public, a.enrol)
+}
+
+func (a *api) listDevices(ctx context.Context, in *struct {
+	paging
+	Selector string `query:"selector" maxLength:"1024"`
+	Channel  string `query:"channel"`
+}) (*page[DeviceView], error) {
+	ds, err := a.Store.Devices(ctx, fleet.DeviceFilter{Selector: in.Selector, Channel: in.Channel, After: in.After, Limit: in.Limit})
+	if err != nil {
+		return nil, err
+	}
+	items := make([]DeviceView, len(ds))
+	for i, d := range ds {
+		items[i] = viewDevice(d)
+	}
+	return paged(items, in.Limit, func(d DeviceView) string { return d.ID }), nil
+}
+
+func (a *api) getDevice(ctx context.Context, in *byID) (*one[DeviceView], error) {
+	d, err := a.Store.Device(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	w, err := a.Store.Wish(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	v := viewDevice(d)
+	v.Wish = &WishView{Generation: w.Generation, Items: append([]fleet.Item{}, w.Items...)}
+	return &one[DeviceView]{v}, nil
+}
+
+// EventView is an event as the API shows it.
+type EventView struct {
+	ID     string    `json:"id"`
+	Device string    `json:"device"`
+	At     time.Time `json:"at" doc:"received"`
+	Type   string    `json:"type"`
+	Model  string    `json:"model,omitempty"`
+	Path   string    `json:"path,omitempty"`
+	Code   string    `json:"code,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+func (a *api) listEvents(ctx context.Context, in *struct {
+	byID
+	paging
+}) (*page[EventView], error) {
+	es, err := a.Store.Events(ctx, in.ID, in.After, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]EventView, len(es))
+	for i, e := range es {
+		items[i] = EventView{ID: e.ID, Device: e.Device, At: e.At, Type: e.Event.Type, Model: e.Event.Model, Path: e.Event.Path, Code: e.Event.Code, Detail: e.Event.Detail}
+	}
+	return paged(items, in.Limit, func(e EventView) string { return e.ID }), nil
+}
+
+// SampleView is one window of measurements as the API shows it.
+type SampleView struct {
+	Start    time.Time          `json:"start"`
+	Seconds  int64              `json:"seconds"`
+	Model    string             `json:"model,omitempty" doc:"empty: the host's own"`
+	Path     string             `json:"path,omitempty"`
+	Rollout  string             `json:"rollout,omitempty"`
+	Arm      string             `json:"arm,omitempty"`
+	Requests uint64             `json:"requests"`
+	Errors   map[string]uint64  `json:"errors,omitempty"`
+	P50      float64            `json:"p50_us,omitempty"`
+	P95      float64            `json:"p95_us,omitempty"`
+	P99      float64            `json:"p99_us,omitempty"`
+	Classes  []uint64           `json:"classes,omitempty"`
+	Score    []uint64           `json:"score_bins,omitempty"`
+	NaN      uint64             `json:"nan,omitempty"`
+	Host     map[string]float64 `json:"host,omitempty"`
+}
+
+func viewSample(s *wire.Sample) (SampleView, error) {
+	v := SampleView{Start: time.Unix(s.Start, 0).UTC(), Seconds: s.Seconds, Model: s.Model, Path: s.Path, Rollout: s.Rollout, Arm: s.Arm, Requests: s.Requests, Errors: s.Errors, Classes: s.Classes, NaN: s.NaN, Host: s.Host}
+	if s.Score != nil {
+		v.Score = s.Score.Bins
+	}
+	if len(s.Latency.Bytes) == 0 {
+		return v, nil
+	}
+	q, err := s.Latency.Decode()
+	if err != nil {
+		return v, fmt.Errorf("sample: %w", err)
+	}
+	v.P50, v.P95, v.P99 = q.Quantile(0.5), q.Quantile(0.95), q.Quantile(0.99)
+	return v, nil
+}
+
+func (a *api) listSamples(ctx context.Context, in *struct {
+	byID
+	Since int64 `query:"since" doc:"seconds since 1970" minimum:"0"`
+	Limit int   `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+}) (*page[SampleView], error) {
+	ss, err := a.Store.Samples(ctx, in.ID, in.Since, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]SampleView, len(ss))
+	for i := range ss {
+		if items[i], err = viewSample(&ss[i].Sample); err != nil {
+			return nil, err
+		}
+	}
+	return paged(items, 0, nil), nil
+}
+
+func (a *api) label(ctx context.Context, in *struct {
+	byID
+	Body struct {
+		Set    map[string]string `json:"set,omitempty"`
+		Remove []string          `json:"remove,omitempty"`
+	}
+}) (*one[DeviceView], error) {
+	for k, v := range in.Body.Set {
+		if err := fleet.CheckLabel(k, v); err != nil {
+			return nil, err
+		}
+	}
+	detail, err := json.Marshal(in.Body)
+	if err != nil {
+		return nil, err
+	}
+	d, err := a.Store.SetLabels(ctx, in.ID, in.Body.Set, in.Body.Remove, a.audit(ctx, "device.label", in.ID, string(detail)))
+	if err != nil {
+		return nil, err
+	}
+	return &one[DeviceView]{viewDevice(d)}, nil
+}
+
+func (a *api) revoke(ctx context.Context, in *byID) (*one[DeviceView], error) {
+	if err := a.Store.Revoke(ctx, in.ID, a.audit(ctx, "device.revoke", in.ID, "")); err != nil {
+		return nil, err
+	}
+	a.Revoked(in.ID)
+	d, err := a.Store.Device(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &one[DeviceView]{viewDevice(d)}, nil
+}
+
+// TokenView is an enrolment token; its text only in the answer that made it.
+type TokenView struct {
+	ID      string            `json:"id"`
+	Token   string            `json:"token,omitempty" doc:"given to devices; shown once"`
+	Channel string            `json:"channel"`
+	Labels  map[string]string `json:"labels"`
+	Max     int               `json:"max"`
+	Used    int               `json:"used"`
+	Expires time.Time         `json:"expires"`
+	By      string            `json:"by"`
+}
+
+func viewToken(t *fleet.EnrolToken) TokenView {
+	return TokenView{ID: t.ID, Channel: t.Channel, Labels: orEmpty(t.Labels), Max: t.Max, Used: t.Used, Expires: t.Expires, By: t.By}
+}
+
+func (a *api) createToken(ctx context.Context, in *struct {
+	Body struct {
+		Channel string            `json:"channel" enum:"dev,staging,production"`
+		Labels  map[string]string `json:"labels,omitempty"`
+		Max     int               `json:"max,omitempty" minimum:"1" maximum:"100000" default:"1"`
+		Expires fleet.Duration    `json:"expires,omitempty" doc:"like 24h; default 24h"`
+	}
+}) (*one[TokenView], error) {
+	for k, v := range in.Body.Labels {
+		if err := fleet.CheckLabel(k, v); err != nil {
+			return nil, err
+		}
+	}
+	if in.Body.Expires == 0 {
+		in.Body.Expires = fleet.Duration(24 * time.Hour)
+	}
+	t, text, err := a.Enrolment.Token(ctx, in.Body.Channel, in.Body.Labels, in.Body.Max, time.Duration(in.Body.Expires), actor(ctx))
+	if err != nil {
+		return nil, err
+	}
+	v := viewToken(t)
+	v.Token = text
+	return &one[TokenView]{v}, nil
+}
+
+func (a *api) listTokens(ctx context.Context, _ *struct{}) (*page[TokenView], error) {
+	ts, err := a.Store.EnrolTokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]TokenView, len(ts))
+	for i, t := range ts {
+		items[i] = viewToken(t)
+	}
+	return paged(items, 0, nil), nil
+}
+
+func (a *api) deleteToken(ctx context.Context, in *byID) (*struct{}, error) {
+	return nil, a.Store.DeleteEnrolToken(ctx, in.ID, a.audit(ctx, "token.delete", in.ID, ""))
+}
+
+func (a *api) enrol(ctx context.Context, in *struct{ Body wire.EnrolRequest }) (*one[wire.EnrolReply], error) {
+	r, err := a.Enrolment.Enrol(ctx, &in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &one[wire.EnrolReply]{*r}, nil
+}

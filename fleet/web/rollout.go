@@ -1,0 +1,158 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
+
+func (a *api) rolloutRoutes() {
+	route(a, post("/v1/rollouts", "create-rollout", "Start a rollout"), fleet.RoleOperator, a.createRollout)
+	route(a, get("/v1/rollouts", "list-rollouts", "List rollouts, the newest first"), fleet.RoleViewer, a.listRollouts)
+	route(a, get("/v1/rollouts/{id}", "get-rollout", "Show a rollout"), fleet.RoleViewer, a.getRollout)
+	route(a, get("/v1/rollouts/{id}/members", "list-members", "List a rollout's devices"), fleet.RoleViewer, a.listMembers)
+	route(a, get("/v1/rollouts/{id}/gates", "list-gates", "List what the gates were judged on"), fleet.RoleViewer, a.listGates)
+	route(a, post("/v1/rollouts/{id}/pause", "pause-rollout", "Pause a running rollout"), fleet.RoleOperator, a.steer(a.Rollouts.Pause))
+	route(a, post("/v1/rollouts/{id}/resume", "resume-rollout", "Let a paused rollout go on"), fleet.RoleOperator, a.steer(a.Rollouts.Resume))
+	route(a, post("/v1/rollouts/{id}/abort", "abort-rollout", "End a rollout; devices that are not good yet get their former wish back"), fleet.RoleOperator, a.steer(a.Rollouts.Abort))
+	a.raw("GET /v1/rollouts/{id}/watch", fleet.RoleViewer, a.watch)
+}
+
+func (a *api) createRollout(ctx context.Context, in *struct{ Body fleet.Spec }) (*one[RolloutView], error) {
+	r, err := a.Rollouts.Create(ctx, in.Body, actor(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return a.showRollout(ctx, r)
+}
+
+func (a *api) showRollout(ctx context.Context, r *fleet.Rollout) (*one[RolloutView], error) {
+	ms, err := a.Store.Members(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &one[RolloutView]{a.viewRollout(r, ms)}, nil
+}
+
+func (a *api) listRollouts(ctx context.Context, in *struct {
+	paging
+	Status string `query:"status"`
+}) (*page[RolloutView], error) {
+	rs, err := a.Store.Rollouts(ctx, in.Status, in.After, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]RolloutView, len(rs))
+	for i := range rs {
+		v, err := a.showRollout(ctx, &rs[i])
+		if err != nil {
+			return nil, err
+		}
+		items[i] = v.Body
+	}
+	return paged(items, in.Limit, func(r RolloutView) string { return r.ID }), nil
+}
+
+func (a *api) getRollout(ctx context.Context, in *byID) (*one[RolloutView], error) {
+	r, err := a.Store.Rollout(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return a.showRollout(ctx, r)
+}
+
+func (a *api) listMembers(ctx context.Context, in *byID) (*page[MemberView], error) {
+	if _, err := a.Store.Rollout(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	ms, err := a.Store.Members(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]MemberView, len(ms))
+	for i, m := range ms {
+		items[i] = viewMember(m)
+	}
+	return paged(items, 0, nil), nil
+}
+
+func (a *api) listGates(ctx context.Context, in *byID) (*page[GateView], error) {
+	gs, err := a.Store.GateEvaluations(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]GateView, len(gs))
+	for i, g := range gs {
+		items[i] = GateView{Stage: g.Stage, Gate: g.Gate, At: g.At, Verdict: g.Verdict, Evidence: json.RawMessage(g.Evidence)}
+	}
+	return paged(items, 0, nil), nil
+}
+
+type steering struct {
+	byID
+	Body struct {
+		Reason string `json:"reason,omitempty" maxLength:"512"`
+	}
+}
+
+func (a *api) steer(act func(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)) func(context.Context, *steering) (*one[RolloutView], error) {
+	return func(ctx context.Context, in *steering) (*one[RolloutView], error) {
+		r, err := act(ctx, in.ID, in.Body.Reason, actor(ctx))
+		if err != nil {
+			return nil, err
+		}
+		return a.showRollout(ctx, r)
+	}
+}
+
+// watchEvery is the longest pause between two events of a watch.
+const watchEvery = 5 * time.Second
+
+// watch sends the rollout as a server-sent event whenever it changed, and ends
+// when the rollout has.
+func (a *api) watch(w http.ResponseWriter, r *http.Request) error {
+	id, ctx := r.PathValue("id"), r.Context()
+	if _, err := a.Store.Rollout(ctx, id); err != nil {
+		return err
+	}
+	changed, stop := a.Watch(id)
+	defer stop()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		x, err := a.Store.Rollout(ctx, id)
+		if err != nil {
+			return nil // the client went, or the server goes
+		}
+		v, err := a.showRollout(ctx, x)
+		if err != nil {
+			return nil
+		}
+		b, err := json.Marshal(v.Body)
+		if err != nil {
+			return nil
+		}
+		if _, err := fmt.Fprintf(w, "event: rollout\ndata: %s\n\n", b); err != nil {
+			return nil
+		}
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return nil
+		}
+		switch x.Status {
+		case fleet.RolloutCompleted, fleet.RolloutHalted, fleet.RolloutAborted:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,209 @@
+package web
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// when is a time or absent.
+func when(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// DeviceView is a device as the API shows it.
+type DeviceView struct {
+	ID         string            `json:"id"`
+	Status     string            `json:"status" enum:"active,revoked"`
+	Channel    string            `json:"channel"`
+	Class      string            `json:"class" doc:"hardware class, its stratum in rollouts"`
+	Labels     map[string]string `json:"labels"`
+	Facts      map[string]string `json:"facts"`
+	Agent      string            `json:"agent"`
+	Online     bool              `json:"online"`
+	LastSeen   *time.Time        `json:"last_seen,omitempty"`
+	Enrolled   *time.Time        `json:"enrolled,omitempty"`
+	Generation int64             `json:"generation" doc:"of the newest wish that the device has verified"`
+	Proof      string            `json:"proof,omitempty" enum:"proven,claimed,"`
+	ReportedAt *time.Time        `json:"reported_at,omitempty"`
+	Models     []ModelView       `json:"models"`
+	Wish       *WishView         `json:"wish,omitempty"`
+}
+
+// ModelView is one model on a device.
+type ModelView struct {
+	Model     string    `json:"model"`
+	Active    *SlotView `json:"active,omitempty"`
+	Candidate *SlotView `json:"candidate,omitempty"`
+	Step      string    `json:"step,omitempty"`
+	Rollout   string    `json:"rollout,omitempty"`
+	Attempt   int64     `json:"attempt,omitempty"`
+}
+
+// SlotView is a pair with its verdict.
+type SlotView struct {
+	Path    string `json:"path"`
+	Version string `json:"version"`
+	Bundle  string `json:"bundle"`
+	Runtime string `json:"runtime,omitempty"`
+	Verdict string `json:"verdict"`
+	Code    string `json:"code,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Proven  bool   `json:"proven"`
+}
+
+// WishView is what a device shall run.
+type WishView struct {
+	Generation int64        `json:"generation"`
+	Items      []fleet.Item `json:"items"`
+}
+
+func viewDevice(d *fleet.Device) DeviceView {
+	v := DeviceView{ID: d.ID, Status: d.Status, Channel: d.Channel, Class: d.Class(), Labels: orEmpty(d.Labels), Facts: orEmpty(d.Facts), Agent: d.Agent, Online: d.Online,
+		LastSeen: when(d.LastSeen), Enrolled: when(d.Enrolled), Generation: d.Generation, Proof: d.Proof, ReportedAt: when(d.ReportedAt), Models: []ModelView{}}
+	for _, m := range d.Models {
+		v.Models = append(v.Models, ModelView{Model: m.Model, Active: viewSlot(m.Active), Candidate: viewSlot(m.Candidate), Step: m.Step, Rollout: m.Rollout, Attempt: m.Attempt})
+	}
+	return v
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+func viewSlot(s *wire.SlotState) *SlotView {
+	if s == nil {
+		return nil
+	}
+	return &SlotView{Path: s.Path, Version: s.Path[strings.LastIndexByte(s.Path, '/')+1:], Bundle: s.Bundle, Runtime: s.Runtime, Verdict: s.Verdict, Code: s.Code, Reason: s.Reason, Proven: s.Proven}
+}
+
+// RolloutView is a rollout as the API shows it.
+type RolloutView struct {
+	ID       string      `json:"id"`
+	Spec     fleet.Spec  `json:"spec"`
+	Status   string      `json:"status" enum:"running,paused,halted,aborted,completed"`
+	Code     string      `json:"code,omitempty"`
+	Reason   string      `json:"reason,omitempty"`
+	Waiting  string      `json:"waiting,omitempty" doc:"what it waits for"`
+	Stage    int         `json:"stage"`
+	Devices  int         `json:"devices"`
+	Counts   CountsView  `json:"counts"`
+	Stages   []StageView `json:"stages"`
+	Created  time.Time   `json:"created"`
+	By       string      `json:"by"`
+	Finished *time.Time  `json:"finished,omitempty"`
+}
+
+// CountsView counts members by what became of them.
+type CountsView struct {
+	Waiting  int `json:"waiting" doc:"not assigned yet"`
+	Assigned int `json:"assigned" doc:"assigned, not acknowledged"`
+	Working  int `json:"working" doc:"acknowledged, no outcome yet"`
+	Good     int `json:"good"`
+	Failed   int `json:"failed"`
+	Silent   int `json:"silent"`
+	Hit      int `json:"hit" doc:"failed, after it had answered live requests"`
+}
+
+// StageView is one stage; the last one is control.
+type StageView struct {
+	Index   int        `json:"index"`
+	Control bool       `json:"control"`
+	Target  int        `json:"target" doc:"devices, cumulative"`
+	Good    int        `json:"good" doc:"devices, cumulative"`
+	Started *time.Time `json:"started,omitempty"`
+	Baking  *time.Time `json:"baking,omitempty"`
+	Passed  *time.Time `json:"passed,omitempty"`
+}
+
+func (a *api) viewRollout(r *fleet.Rollout, ms []fleet.Member) RolloutView {
+	v := RolloutView{ID: r.ID, Spec: r.Spec, Status: r.Status, Code: r.Code, Reason: r.Reason, Waiting: a.Waiting(r, ms), Stage: r.Stage, Devices: r.Devices, Created: r.Created, By: r.By, Finished: when(r.Finished), Stages: []StageView{}}
+	for i, st := range r.Stages {
+		s := StageView{Index: st.Index, Control: i == len(r.Stages)-1, Target: st.Target, Started: when(st.Started), Baking: when(st.Baking), Passed: when(st.Passed)}
+		for _, m := range ms {
+			if m.Stage <= i && m.Outcome == fleet.OutcomeGood {
+				s.Good++
+			}
+		}
+		v.Stages = append(v.Stages, s)
+	}
+	for _, m := range ms {
+		v.Counts.add(m)
+	}
+	return v
+}
+
+func (c *CountsView) add(m fleet.Member) {
+	switch {
+	case m.Outcome == fleet.OutcomeGood:
+		c.Good++
+	case m.Outcome == fleet.OutcomeFailed:
+		c.Failed++
+		if m.Answered > 0 {
+			c.Hit++
+		}
+	case m.Outcome == fleet.OutcomeSilent:
+		c.Silent++
+	case m.Assigned.IsZero():
+		c.Waiting++
+	case m.Acked.IsZero():
+		c.Assigned++
+	default:
+		c.Working++
+	}
+}
+
+// MemberView is one device of a rollout.
+type MemberView struct {
+	Device   string     `json:"device"`
+	Class    string     `json:"class"`
+	Stage    int        `json:"stage"`
+	Control  bool       `json:"control"`
+	Assigned *time.Time `json:"assigned,omitempty"`
+	Acked    *time.Time `json:"acked,omitempty"`
+	Outcome  string     `json:"outcome,omitempty" enum:"good,failed,silent,"`
+	Code     string     `json:"code,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Answered uint64     `json:"answered" doc:"live requests that the release answered before it was refused"`
+	Settled  *time.Time `json:"settled,omitempty"`
+}
+
+func viewMember(m fleet.Member) MemberView {
+	return MemberView{Device: m.Device, Class: m.Stratum, Stage: m.Stage, Control: m.Control, Assigned: when(m.Assigned), Acked: when(m.Acked), Outcome: m.Outcome, Code: m.Code, Reason: m.Reason, Answered: m.Answered, Settled: when(m.Settled)}
+}
+
+// GateView is one look at a gate.
+type GateView struct {
+	Stage    int             `json:"stage"`
+	Gate     string          `json:"gate"`
+	At       time.Time       `json:"at"`
+	Verdict  string          `json:"verdict" enum:"pass,fail,not_yet"`
+	Evidence json.RawMessage `json:"evidence"`
+}
+
+// ReleaseView is a published release.
+type ReleaseView struct {
+	Path      string    `json:"path"`
+	Channel   string    `json:"channel"`
+	Model     string    `json:"model"`
+	Version   string    `json:"version"`
+	Kind      string    `json:"kind"`
+	Counter   int64     `json:"counter"`
+	Digest    string    `json:"digest"`
+	Size      int64     `json:"size" doc:"bytes of all blobs"`
+	Published time.Time `json:"published"`
+}
+
+func viewRelease(r *fleet.Release) ReleaseView {
+	return ReleaseView{Path: r.Path(), Channel: r.Channel, Model: r.Model, Version: r.Version, Kind: r.Kind, Counter: r.Counter, Digest: r.Digest, Size: r.Size, Published: r.Published}
+}

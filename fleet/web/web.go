@@ -1,0 +1,215 @@
+// Package web is the server's HTTP API: OpenAPI 3.1 made from this code, bearer
+// tokens with roles, errors as RFC 9457 problems {code, detail, next}. Every
+// route declares the role that it wants; a route without one does not compile
+// into the table and is refused.
+package web
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// Store is what the API reads, and the small acts that need no service.
+type Store interface {
+	AccessByHash(ctx context.Context, hash [32]byte) (*fleet.Access, error)
+	AccessList(ctx context.Context) ([]*fleet.Access, error)
+	CreateAccess(ctx context.Context, x *fleet.Access, a fleet.Audit) error
+	DeleteAccess(ctx context.Context, id string, a fleet.Audit) error
+	Device(ctx context.Context, id string) (*fleet.Device, error)
+	Devices(ctx context.Context, f fleet.DeviceFilter) ([]*fleet.Device, error)
+	SetLabels(ctx context.Context, id string, set map[string]string, remove []string, a fleet.Audit) (*fleet.Device, error)
+	Revoke(ctx context.Context, id string, a fleet.Audit) error
+	Wish(ctx context.Context, device string) (*fleet.Wish, error)
+	EnrolTokens(ctx context.Context) ([]*fleet.EnrolToken, error)
+	DeleteEnrolToken(ctx context.Context, id string, a fleet.Audit) error
+	Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error)
+	Rollout(ctx context.Context, id string) (*fleet.Rollout, error)
+	Rollouts(ctx context.Context, status, after string, limit int) ([]fleet.Rollout, error)
+	Members(ctx context.Context, rollout string) ([]fleet.Member, error)
+	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
+	Events(ctx context.Context, device, after string, limit int) ([]fleet.Event, error)
+	Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error)
+	Reports(ctx context.Context, device string, limit int) ([]fleet.Report, error)
+	Audit(ctx context.Context, object, after string, limit int) ([]fleet.Audit, error)
+}
+
+// Rollouts creates and steers rollouts.
+type Rollouts interface {
+	Create(ctx context.Context, s fleet.Spec, actor string) (*fleet.Rollout, error)
+	Pause(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
+	Resume(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
+	Abort(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
+}
+
+// Enrolment lets devices in.
+type Enrolment interface {
+	Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolReply, error)
+	// Token makes an enrolment token; text is what a device is given.
+	Token(ctx context.Context, channel string, labels map[string]string, max int, expires time.Duration, actor string) (t *fleet.EnrolToken, text string, err error)
+}
+
+// Catalog takes in what publishers sign.
+type Catalog interface {
+	Metadata(ctx context.Context) ([]fleet.MetaRow, error)
+	// Install takes in the JSON of a ceremony.
+	Install(ctx context.Context, ceremony []byte, actor string) error
+	Ingest(ctx context.Context, role string, b []byte, actor string) ([]fleet.Release, error)
+}
+
+// Blobs keeps blobs.
+type Blobs interface {
+	Has(digest string) (size int64, ok bool, err error)
+	Put(digest string, r io.Reader, limit int64) error
+}
+
+// Config of the API.
+type Config struct {
+	Store     Store
+	Rollouts  Rollouts
+	Enrolment Enrolment
+	Catalog   Catalog
+	Blobs     Blobs
+	// OnlineKeys is the JSON of the server's public online keys, CA its CA in PEM.
+	OnlineKeys, CA []byte
+	// Waiting says what a rollout waits for.
+	Waiting func(*fleet.Rollout, []fleet.Member) string
+	// Revoked ends the live sessions of a device.
+	Revoked func(device string)
+	// Watch returns a channel that receives whenever a rollout changed, until
+	// the returned function is called.
+	Watch   func(rollout string) (<-chan struct{}, func())
+	Now     func() time.Time
+	Version string
+	Log     *slog.Logger
+}
+
+// api is the running API.
+type api struct {
+	Config
+	huma huma.API
+	mux  *http.ServeMux
+}
+
+// Limits of requests.
+const (
+	maxBody = 6 << 20 // signed metadata is the largest
+	maxBlob = 4 << 30
+	maxPage = 1000
+)
+
+// public marks routes that need no token.
+const public = "public"
+
+// New returns the handler of the whole API.
+func New(c Config) http.Handler {
+	a := &api{Config: c, mux: http.NewServeMux()}
+	h := huma.DefaultConfig("Dunlin fleet server", c.Version)
+	h.DocsPath = "" // its pages load scripts from elsewhere
+	h.SchemasPath = ""
+	h.CreateHooks = nil
+	h.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
+	huma.NewError = malformed // huma has no other place for it
+	a.huma = humago.New(a.mux, h)
+	a.huma.UseMiddleware(a.authorise)
+	a.deviceRoutes()
+	a.rolloutRoutes()
+	a.releaseRoutes()
+	a.accessRoutes()
+	a.rawRoutes()
+	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, notFound(r))
+	})
+	return a.mux
+}
+
+// actorKey carries the access of a request.
+type actorKey struct{}
+
+func actor(ctx context.Context) string {
+	if x, ok := ctx.Value(actorKey{}).(*fleet.Access); ok {
+		return x.ID
+	}
+	return "nobody"
+}
+
+// roles in what they may do; a role may do what its list names.
+var roles = map[string][]string{
+	fleet.RoleViewer:    {fleet.RoleViewer},
+	fleet.RoleOperator:  {fleet.RoleViewer, fleet.RoleOperator},
+	fleet.RolePublisher: {fleet.RoleViewer, fleet.RolePublisher},
+	fleet.RoleAdmin:     {fleet.RoleViewer, fleet.RoleOperator, fleet.RolePublisher, fleet.RoleAdmin},
+}
+
+// admit finds the access of a bearer token and compares its role with the one
+// that a route wants.
+func (a *api) admit(ctx context.Context, header, want string) (*fleet.Access, error) {
+	token, ok := strings.CutPrefix(header, "Bearer ")
+	if !ok || token == "" {
+		return nil, fleet.ErrUnauthenticated
+	}
+	x, err := a.Store.AccessByHash(ctx, sha256.Sum256([]byte(token)))
+	if err != nil {
+		return nil, err
+	}
+	if !x.Expires.IsZero() && !a.Now().Before(x.Expires) {
+		return nil, fleet.ErrUnauthenticated.With("the token has expired")
+	}
+	if !slices.Contains(roles[x.Role], want) {
+		return nil, fleet.ErrForbidden.With("this needs the role %s, the token has %s", want, x.Role)
+	}
+	return x, nil
+}
+
+// authorise is the middleware of every route that huma serves.
+func (a *api) authorise(ctx huma.Context, next func(huma.Context)) {
+	want, _ := ctx.Operation().Metadata["role"].(string)
+	if want == public {
+		next(ctx)
+		return
+	}
+	x, err := a.admit(ctx.Context(), ctx.Header("Authorization"), want)
+	if err != nil {
+		p := a.problem(err)
+		ctx.SetHeader("Content-Type", problemType)
+		ctx.SetStatus(p.Status)
+		ctx.BodyWriter().Write(p.json())
+		return
+	}
+	next(huma.WithValue(ctx, actorKey{}, x))
+}
+
+// raw wraps a plain handler with the same admission.
+func (a *api) raw(pattern, role string, h func(w http.ResponseWriter, r *http.Request) error) {
+	a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		if role != public {
+			x, err := a.admit(ctx, r.Header.Get("Authorization"), role)
+			if err != nil {
+				writeProblem(w, a.problem(err))
+				return
+			}
+			ctx = context.WithValue(ctx, actorKey{}, x)
+		}
+		if err := h(w, r.WithContext(ctx)); err != nil {
+			writeProblem(w, a.problem(err))
+		}
+	})
+}
+
+// audit starts the row of an act.
+func (a *api) audit(ctx context.Context, act, object, detail string) fleet.Audit {
+	now := a.Now()
+	return fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor(ctx), Act: act, Object: object, Detail: detail}
+}
