@@ -1,0 +1,419 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/blob"
+	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
+
+type (
+	rootType    = metadata.RootType
+	targetsType = metadata.TargetsType
+)
+
+// server is the real catalog over a real database and blobs behind the routes
+// that the publisher uses.
+type server struct {
+	catalog  *catalog.Service
+	keys     catalog.Keys
+	director ed25519.PrivateKey
+	blobs    *blob.Dir
+	http     *httptest.Server
+	ca       string
+	writes   []string // requests that change something
+	// bend changes the metadata before it is handed out; may be nil.
+	bend func([]metaFile) []metaFile
+}
+
+func newServer(t testing.TB) *server {
+	t.Helper()
+	dir := t.TempDir()
+	db, err := sqlite.Open(context.Background(), filepath.Join(dir, "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	s := &server{keys: catalog.Keys{Snapshot: freshKey(t), Timestamp: freshKey(t)}, director: freshKey(t)}
+	if s.blobs, err = blob.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	s.catalog = &catalog.Service{
+		Store: db, Blobs: s.blobs, Keys: s.keys, Director: s.director.Public().(ed25519.PublicKey),
+		Now: func() time.Time { return day0 }, Log: slog.New(slog.DiscardHandler),
+	}
+	s.http = httptest.NewTLSServer(s.routes())
+	t.Cleanup(s.http.Close)
+	s.ca = filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(s.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *server) client(t testing.TB) *Client {
+	t.Helper()
+	c, err := NewClient(ClientConfig{Server: s.http.URL, Token: "tok", CA: s.ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (s *server) routes() http.Handler {
+	mux := http.NewServeMux()
+	route := func(pattern string, h func(r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut || r.Method == http.MethodPost {
+				s.writes = append(s.writes, r.Method+" "+r.URL.Path)
+			}
+			answer, err := h(r)
+			if r.Header.Get("Authorization") != "Bearer tok" {
+				err = fleet.ErrUnauthenticated
+			}
+			var e *fleet.Error
+			if errors.As(err, &e) {
+				w.WriteHeader(e.Status)
+				answer = map[string]string{"code": e.Code, "detail": e.Message, "next": e.Next}
+			} else if err != nil {
+				w.WriteHeader(500)
+			}
+			json.NewEncoder(w).Encode(answer)
+		})
+	}
+	route("GET /v1/keys/online", func(*http.Request) (any, error) { return onlineOf(s), nil })
+	route("GET /v1/catalog/metadata", s.metadata)
+	route("POST /v1/catalog/roots", func(r *http.Request) (any, error) {
+		var c catalog.Ceremony
+		d := json.NewDecoder(r.Body)
+		d.DisallowUnknownFields()
+		if err := d.Decode(&c); err != nil {
+			return nil, err
+		}
+		return nil, s.catalog.Install(r.Context(), &c, "test")
+	})
+	route("PUT /v1/catalog/roles/{role}", func(r *http.Request) (any, error) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		return s.catalog.Ingest(r.Context(), r.PathValue("role"), b, "test")
+	})
+	route("HEAD /v1/blobs/{digest}", func(r *http.Request) (any, error) {
+		_, ok, err := s.blobs.Has(r.PathValue("digest"))
+		if err == nil && !ok {
+			err = fleet.ErrBlobUnknown
+		}
+		return nil, err
+	})
+	route("PUT /v1/blobs/{digest}", func(r *http.Request) (any, error) {
+		return nil, s.blobs.Put(r.PathValue("digest"), r.Body, bundle.MaxFile)
+	})
+	return mux
+}
+
+func (s *server) metadata(r *http.Request) (any, error) {
+	rows, err := s.catalog.Metadata(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	var list []metaFile
+	for _, m := range rows {
+		list = append(list, metaFile{m.Repo, m.Role, m.Version, m.Bytes})
+	}
+	if s.bend != nil {
+		list = s.bend(list)
+	}
+	return list, nil
+}
+
+// publisher is a server with roots, and what is needed to publish to it.
+type publisher struct {
+	*server
+	dir    string // of the ceremony
+	client *Client
+	opened map[string]*Key // by holder: opening one takes a while
+}
+
+func newPublisher(t *testing.T) *publisher {
+	t.Helper()
+	s := newServer(t)
+	p := &publisher{s, ceremony(t, onlineOf(s), "alice", "bob", "carol"), s.client(t), map[string]*Key{}}
+	signAll(t, p.dir, "alice", "bob")
+	if err := p.client.Install(context.Background(), p.dir, day0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (p *publisher) conf(t *testing.T, dir, channel string, holders ...string) ReleaseConfig {
+	t.Helper()
+	trust, err := ReadTrust(filepath.Join(p.dir, catalogRootFile), p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := ReleaseConfig{Dir: dir, Channel: channel, Trust: trust}
+	for _, h := range holders {
+		if p.opened[h] == nil {
+			if p.opened[h], err = LoadKey(keyPath(p.dir, h, releaseKey), pass(h)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Keys = append(c.Keys, p.opened[h])
+	}
+	return c
+}
+
+func (p *publisher) publish(c ReleaseConfig) (*Published, error) {
+	return p.client.Publish(context.Background(), c, day0.Add(time.Hour))
+}
+
+// packed writes a bundle of a version, with labels of its own.
+func packed(t *testing.T, version, labels string) string {
+	t.Helper()
+	plan, err := pack(t, map[string]string{SpecName: string(bytes.Replace([]byte(spec), []byte("1.0.0"), []byte(version), 1)), "labels.txt": labels})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if err := plan.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+const labels = "a\nb\nc\n"
+
+func TestPublish(t *testing.T) {
+	p := newPublisher(t)
+	first := packed(t, "1.0.0", labels)
+	got, err := p.publish(p.conf(t, first, "production", "alice", "carol"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.OpenLayout(os.DirFS(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Published{Path: "production/gate/1.0.0", Digest: b.Digest, Counter: 1, Version: 2, Signers: []string{"alice", "carol"}, Uploaded: got.Uploaded}
+	if d := cmp.Diff(want, got); d != "" || got.Uploaded == 0 {
+		t.Error(d, got.Uploaded)
+	}
+	if last := p.writes[len(p.writes)-1]; last != "PUT /v1/catalog/roles/production" {
+		t.Errorf("the last request was %s, not the signed role", last)
+	}
+	releases, err := p.catalog.Store.Releases(context.Background(), fleet.ReleaseFilter{Channel: "production"})
+	if err != nil || len(releases) != 1 || releases[0].Digest != b.Digest {
+		t.Fatalf("%v, %v", releases, err)
+	}
+
+	n := len(p.writes)
+	got, err = p.publish(p.conf(t, first, "production"))
+	if err != nil || !got.Already || got.Counter != 1 || len(p.writes) != n {
+		t.Errorf("the second time: %+v, %v, wrote %v", got, err, p.writes[n:])
+	}
+
+	second := p.conf(t, packed(t, "1.1.0", "x\ny\nz\n"), "production", "bob", "carol")
+	second.Floor = 2
+	if got, err = p.publish(second); err != nil || got.Counter != 2 || got.Version != 3 || got.Uploaded >= want.Uploaded {
+		t.Errorf("the next version: %+v, %v", got, err)
+	}
+	lower := p.conf(t, first, "production", "alice", "bob")
+	lower.Floor = 1
+	_, err = p.publish(lower)
+	wantCode(t, err, "floor.falls")
+	if got, err = p.publish(p.conf(t, first, "dev", "bob")); err != nil || got.Uploaded != 0 || got.Counter != 1 {
+		t.Errorf("the same bundle in another channel: %+v, %v", got, err)
+	}
+}
+
+func TestPublishRaisesFloor(t *testing.T) {
+	p := newPublisher(t)
+	c := p.conf(t, packed(t, "1.0.0", labels), "dev", "alice")
+	c.Floor = 2
+	_, err := p.publish(c)
+	wantCode(t, err, "floor.above")
+	c.Floor = 0
+	if _, err := p.publish(c); err != nil {
+		t.Fatal(err)
+	}
+	c = p.conf(t, c.Dir, "dev", "alice")
+	c.Floor = 1
+	if got, err := p.publish(c); err != nil || got.Already || got.Version != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := p.publish(c); err != nil || !got.Already {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestPublishRefuses(t *testing.T) {
+	p := newPublisher(t)
+	good := packed(t, "1.0.0", labels)
+	if _, err := p.publish(p.conf(t, good, "production", "alice", "bob")); err != nil {
+		t.Fatal(err)
+	}
+	changed := packed(t, "3.0.0", labels)
+	blobs, err := filepath.Glob(filepath.Join(changed, "blobs", "sha256", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range blobs {
+		if b, _ := os.ReadFile(f); string(b) == labels {
+			if err := os.WriteFile(f, []byte("a\nb\nX\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	next := packed(t, "2.0.0", labels)
+	strange := p.conf(t, next, "production", "alice")
+	rootKeyed, err := LoadKey(keyPath(p.dir, "bob", rootKey), pass("bob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	strange.Keys = append(strange.Keys, rootKeyed)
+	twice := p.conf(t, next, "production", "alice", "alice")
+	n := len(p.writes)
+	for name, c := range map[string]struct {
+		conf ReleaseConfig
+		want string
+	}{
+		"one signature":             {p.conf(t, next, "production", "alice"), "publish.threshold"},
+		"one holder twice":          {twice, "publish.threshold"},
+		"a root key":                {strange, "publish.key"},
+		"version with other digest": {p.conf(t, packed(t, "1.0.0", "x\ny\nz\n"), "production", "alice", "bob"), "release.exists"},
+		"changed bundle":            {p.conf(t, changed, "production", "alice", "bob"), "blob.digest"},
+		"no such channel":           {p.conf(t, next, "beta", "alice", "bob"), "channel.unknown"},
+	} {
+		_, err := p.publish(c.conf)
+		if code(err) != c.want {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+	}
+	if len(p.writes) != n {
+		t.Errorf("something was sent: %v", p.writes[n:])
+	}
+	var e *fleet.Error
+	if _, err := p.publish(p.conf(t, next, "production", "alice")); !errors.As(err, &e) || e.Next != "pass one more --key, of: bob, carol" {
+		t.Errorf("who could still sign: %v", e)
+	}
+}
+
+// A replayed role is refused by the server, and nothing of the catalog changes.
+func TestReplay(t *testing.T) {
+	p := newPublisher(t)
+	if _, err := p.publish(p.conf(t, packed(t, "1.0.0", labels), "dev", "alice")); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := p.catalog.Metadata(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(rows, func(r fleet.MetaRow) bool { return r.Role == "dev" })
+	old := rows[i].Bytes
+	_, err = p.client.do(context.Background(), http.MethodPut, "/v1/catalog/roles/dev", &body{bytes.NewReader(old), int64(len(old)), "application/json"})
+	wantCode(t, err, "catalog.stale")
+	_, err = p.client.do(context.Background(), http.MethodPut, "/v1/catalog/roles/staging", &body{bytes.NewReader(old), int64(len(old)), "application/json"})
+	wantCode(t, err, "catalog.refused")
+}
+
+// A server that was broken into must not get anything of its own signed.
+func TestPublishDistrusts(t *testing.T) {
+	p := newPublisher(t)
+	other := newPublisher(t)
+	foreign, err := other.catalog.Metadata(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func(list []metaFile, roles ...string) []metaFile {
+		for i := range list {
+			j := slices.IndexFunc(foreign, func(r fleet.MetaRow) bool { return r.Role == list[i].Role })
+			if slices.Contains(roles, list[i].Role) {
+				list[i].Bytes = foreign[j].Bytes
+			}
+		}
+		return list
+	}
+	dir := packed(t, "1.0.0", labels)
+	for name, c := range map[string]struct {
+		bend func([]metaFile) []metaFile
+		want string
+	}{
+		"foreign role":    {func(l []metaFile) []metaFile { return take(l, "dev") }, "catalog.untrusted"},
+		"foreign targets": {func(l []metaFile) []metaFile { return take(l, "dev", "targets") }, "catalog.untrusted"},
+		"all foreign":     {func(l []metaFile) []metaFile { return take(l, "dev", "targets", "root") }, "catalog.untrusted"},
+		"another channel's role": {func(l []metaFile) []metaFile {
+			i := slices.IndexFunc(l, func(m metaFile) bool { return m.Role == "dev" })
+			j := slices.IndexFunc(l, func(m metaFile) bool { return m.Role == "staging" })
+			l[i].Bytes = l[j].Bytes
+			return l
+		}, "catalog.untrusted"},
+		"injected target": {func(l []metaFile) []metaFile {
+			i := slices.IndexFunc(l, func(m metaFile) bool { return m.Role == "dev" })
+			l[i].Bytes = bytes.Replace(l[i].Bytes, []byte(`"targets": {}`), []byte(`"targets": {"dev/gate/9.9.9":{"length":1,"hashes":{"sha256":"00"}}}`), 1)
+			return l
+		}, "catalog.untrusted"},
+		"nothing": {func([]metaFile) []metaFile { return nil }, "metadata.malformed"},
+		"panicker": {func(l []metaFile) []metaFile {
+			return []metaFile{{"catalog", "root", 1, []byte(`{"signed":{"_type":"root","roles":{"root":null}}}`)}}
+		}, "metadata.malformed"},
+	} {
+		p.bend = c.bend
+		n := len(p.writes)
+		_, err := p.publish(p.conf(t, dir, "dev", "alice"))
+		if code(err) != c.want || len(p.writes) != n {
+			t.Errorf("%s: %v, want %s; sent %v", name, err, c.want, p.writes[n:])
+		}
+	}
+}
+
+func TestClient(t *testing.T) {
+	s := newServer(t)
+	for _, server := range []string{"", "http://127.0.0.1:1", "://", "host:8443"} {
+		_, err := NewClient(ClientConfig{Server: server})
+		wantCode(t, err, "server.address")
+	}
+	_, err := NewClient(ClientConfig{Server: s.http.URL, CA: filepath.Join(t.TempDir(), "none")})
+	wantCode(t, err, "server.ca")
+	stranger, err := NewClient(ClientConfig{Server: s.http.URL, Token: "tok"}) // without its CA
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = stranger.Online(context.Background())
+	wantCode(t, err, "server.unreachable")
+	got, err := s.client(t).Online(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(onlineOf(s), got); d != "" {
+		t.Error(d)
+	}
+	_, err = s.client(t).do(context.Background(), http.MethodGet, "/v1/nothing", nil)
+	wantCode(t, err, "server.answer")
+	nobody, err := NewClient(ClientConfig{Server: s.http.URL, CA: s.ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = nobody.Online(context.Background())
+	wantCode(t, err, "auth.missing")
+}
