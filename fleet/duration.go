@@ -1,26 +1,25 @@
 package fleet
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 )
 
-// Duration is a time.Duration written like "90s" or "1h30m".
+// Duration is a time.Duration written as text like "90s" or "1h30m", in JSON,
+// YAML and the API's description alike.
 type Duration time.Duration
 
-// MarshalJSON writes the duration as text.
-func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
+// String implements fmt.Stringer.
+func (d Duration) String() string { return time.Duration(d).String() }
 
-// UnmarshalJSON reads text such as "90s"; negative durations are refused.
-func (d *Duration) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return fmt.Errorf("duration: text such as \"90s\" wanted: %w", err)
-	}
-	v, err := time.ParseDuration(s)
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads text such as "90s"; negative durations are refused.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
 	if err != nil || v < 0 {
-		return fmt.Errorf("duration %q: text such as \"90s\" wanted", s)
+		return fmt.Errorf("duration %q: text such as \"90s\" wanted", b)
 	}
 	*d = Duration(v)
 	return nil

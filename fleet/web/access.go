@@ -59,7 +59,7 @@ func (a *api) listAccess(ctx context.Context, _ *struct{}) (*page[AccessView], e
 	return paged(items, 0, nil), nil
 }
 
-func (a *api) deleteAccess(ctx context.Context, in *byID) (*struct{}, error) {
+func (a *api) deleteAccess(ctx context.Context, in *ByID) (*struct{}, error) {
 	return nil, a.Store.DeleteAccess(ctx, in.ID, a.audit(ctx, "access.delete", in.ID, ""))
 }
 
@@ -74,7 +74,7 @@ type AuditView struct {
 }
 
 func (a *api) listAudit(ctx context.Context, in *struct {
-	paging
+	Paging
 	Object string `query:"object"`
 }) (*page[AuditView], error) {
 	as, err := a.Store.Audit(ctx, in.Object, in.After, in.Limit)

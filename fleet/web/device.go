@@ -35,11 +35,14 @@ func paged[T any](items []T, limit int, cursor func(T) string) *page[T] {
 
 type one[T any] struct{ Body T }
 
-type byID struct {
+// ByID names one object in the path. It is exported because a field of an embedded
+// struct is seen only then.
+type ByID struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
-type paging struct {
+// Paging is which part of a list is wanted.
+type Paging struct {
 	After string `query:"after" doc:"cursor: next of the page before"`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }
@@ -58,7 +61,7 @@ func (a *api) deviceRoutes() {
 }
 
 func (a *api) listDevices(ctx context.Context, in *struct {
-	paging
+	Paging
 	Selector string `query:"selector" maxLength:"1024"`
 	Channel  string `query:"channel"`
 }) (*page[DeviceView], error) {
@@ -73,7 +76,7 @@ func (a *api) listDevices(ctx context.Context, in *struct {
 	return paged(items, in.Limit, func(d DeviceView) string { return d.ID }), nil
 }
 
-func (a *api) getDevice(ctx context.Context, in *byID) (*one[DeviceView], error) {
+func (a *api) getDevice(ctx context.Context, in *ByID) (*one[DeviceView], error) {
 	d, err := a.Store.Device(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -100,9 +103,12 @@ type EventView struct {
 }
 
 func (a *api) listEvents(ctx context.Context, in *struct {
-	byID
-	paging
+	ByID
+	Paging
 }) (*page[EventView], error) {
+	if _, err := a.Store.Device(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	es, err := a.Store.Events(ctx, in.ID, in.After, in.Limit)
 	if err != nil {
 		return nil, err
@@ -150,10 +156,13 @@ func viewSample(s *wire.Sample) (SampleView, error) {
 }
 
 func (a *api) listSamples(ctx context.Context, in *struct {
-	byID
+	ByID
 	Since int64 `query:"since" doc:"seconds since 1970" minimum:"0"`
 	Limit int   `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }) (*page[SampleView], error) {
+	if _, err := a.Store.Device(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	ss, err := a.Store.Samples(ctx, in.ID, in.Since, in.Limit)
 	if err != nil {
 		return nil, err
@@ -168,7 +177,7 @@ func (a *api) listSamples(ctx context.Context, in *struct {
 }
 
 func (a *api) label(ctx context.Context, in *struct {
-	byID
+	ByID
 	Body struct {
 		Set    map[string]string `json:"set,omitempty"`
 		Remove []string          `json:"remove,omitempty"`
@@ -190,7 +199,7 @@ func (a *api) label(ctx context.Context, in *struct {
 	return &one[DeviceView]{viewDevice(d)}, nil
 }
 
-func (a *api) revoke(ctx context.Context, in *byID) (*one[DeviceView], error) {
+func (a *api) revoke(ctx context.Context, in *ByID) (*one[DeviceView], error) {
 	if err := a.Store.Revoke(ctx, in.ID, a.audit(ctx, "device.revoke", in.ID, "")); err != nil {
 		return nil, err
 	}
@@ -255,7 +264,7 @@ func (a *api) listTokens(ctx context.Context, _ *struct{}) (*page[TokenView], er
 	return paged(items, 0, nil), nil
 }
 
-func (a *api) deleteToken(ctx context.Context, in *byID) (*struct{}, error) {
+func (a *api) deleteToken(ctx context.Context, in *ByID) (*struct{}, error) {
 	return nil, a.Store.DeleteEnrolToken(ctx, in.ID, a.audit(ctx, "token.delete", in.ID, ""))
 }
 

@@ -39,7 +39,7 @@ func (a *api) showRollout(ctx context.Context, r *fleet.Rollout) (*one[RolloutVi
 }
 
 func (a *api) listRollouts(ctx context.Context, in *struct {
-	paging
+	Paging
 	Status string `query:"status"`
 }) (*page[RolloutView], error) {
 	rs, err := a.Store.Rollouts(ctx, in.Status, in.After, in.Limit)
@@ -57,7 +57,7 @@ func (a *api) listRollouts(ctx context.Context, in *struct {
 	return paged(items, in.Limit, func(r RolloutView) string { return r.ID }), nil
 }
 
-func (a *api) getRollout(ctx context.Context, in *byID) (*one[RolloutView], error) {
+func (a *api) getRollout(ctx context.Context, in *ByID) (*one[RolloutView], error) {
 	r, err := a.Store.Rollout(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (a *api) getRollout(ctx context.Context, in *byID) (*one[RolloutView], erro
 	return a.showRollout(ctx, r)
 }
 
-func (a *api) listMembers(ctx context.Context, in *byID) (*page[MemberView], error) {
+func (a *api) listMembers(ctx context.Context, in *ByID) (*page[MemberView], error) {
 	if _, err := a.Store.Rollout(ctx, in.ID); err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (a *api) listMembers(ctx context.Context, in *byID) (*page[MemberView], err
 	return paged(items, 0, nil), nil
 }
 
-func (a *api) listGates(ctx context.Context, in *byID) (*page[GateView], error) {
+func (a *api) listGates(ctx context.Context, in *ByID) (*page[GateView], error) {
 	gs, err := a.Store.GateEvaluations(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func (a *api) listGates(ctx context.Context, in *byID) (*page[GateView], error) 
 }
 
 type steering struct {
-	byID
+	ByID
 	Body struct {
 		Reason string `json:"reason,omitempty" maxLength:"512"`
 	}
