@@ -165,7 +165,7 @@ def table(releases, died):
     ]
     for r in releases:
         if r.row:
-            lines.append("| {} | {} | {} | {:.1%} | {:.1%} | {:.2f} | {:.2f} | {:.2f} |".format(
+            lines.append("| {} | {} | {} | {:.1%} | {:.1%} | {:.2f} | {:.2f} | {:.1f} |".format(
                 r.folder, r.version, len(r.model), r.row["clean"], r.row["live"],
                 r.row["clean_top"], r.row["live_top"], r.row["latency"]))
         else:
