@@ -247,9 +247,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"signed":{"_type":"targets","spec_version":"1.0.31","version":1,"expires":"2030-01-01T00:00:00Z","targets":{}},"signatures":[]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if md, err := parse[targetsType]("x", b); err == nil {
-			if _, err := unsigned(md); err != nil {
-				t.Skip()
-			}
+			_, _ = unsigned(md) // may refuse, not panic
 		}
 		_, _ = parse[rootType]("x", b)
 	})

@@ -8,12 +8,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,15 +157,65 @@ type publisher struct {
 	opened map[string]*Key // by holder: opening one takes a while
 }
 
+// begun keeps the first publisher's ceremony for the others, because making and
+// opening keys takes long on purpose. Its server's keys go with it.
+var begun struct {
+	sync.Mutex
+	server *server
+	files  map[string][]byte
+	opened map[string]*Key
+}
+
 func newPublisher(t *testing.T) *publisher {
 	t.Helper()
+	begun.Lock()
+	defer begun.Unlock()
 	s := newServer(t)
-	p := &publisher{s, ceremony(t, onlineOf(s), "alice", "bob", "carol"), s.client(t), map[string]*Key{}}
-	signAll(t, p.dir, "alice", "bob")
+	p := &publisher{s, t.TempDir(), s.client(t), begun.opened}
+	if begun.server == nil {
+		p.dir, p.opened = ceremony(t, onlineOf(s), "alice", "bob", "carol"), map[string]*Key{}
+		signAll(t, p.dir, "alice", "bob")
+		begun.server, begun.files, begun.opened = s, read(t, p.dir), p.opened
+	} else {
+		s.use(begun.server)
+		write(t, p.dir, begun.files)
+	}
 	if err := p.client.Install(context.Background(), p.dir, day0); err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// use takes over another server's online keys.
+func (s *server) use(o *server) {
+	s.keys, s.director = o.keys, o.director
+	s.catalog.Keys, s.catalog.Director = o.keys, o.catalog.Director
+}
+
+func read(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files[path], err = os.ReadFile(filepath.Join(dir, path))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func write(t *testing.T, dir string, files map[string][]byte) {
+	t.Helper()
+	for path, b := range files {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, b, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (p *publisher) conf(t *testing.T, dir, channel string, holders ...string) ReleaseConfig {
@@ -340,7 +392,12 @@ func TestReplay(t *testing.T) {
 // A server that was broken into must not get anything of its own signed.
 func TestPublishDistrusts(t *testing.T) {
 	p := newPublisher(t)
-	other := newPublisher(t)
+	other := newServer(t)
+	dir := ceremony(t, onlineOf(other), "mallory", "trudy")
+	signAll(t, dir, "mallory", "trudy")
+	if err := other.client(t).Install(context.Background(), dir, day0); err != nil {
+		t.Fatal(err)
+	}
 	foreign, err := other.catalog.Metadata(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -354,7 +411,7 @@ func TestPublishDistrusts(t *testing.T) {
 		}
 		return list
 	}
-	dir := packed(t, "1.0.0", labels)
+	dir = packed(t, "1.0.0", labels)
 	for name, c := range map[string]struct {
 		bend func([]metaFile) []metaFile
 		want string
