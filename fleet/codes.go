@@ -4,6 +4,9 @@ package fleet
 var (
 	ErrInternal         = &Error{"internal.error", "the server could not do this", "look into the server's log with the request's id", 500}
 	ErrBadRequest       = &Error{"request.malformed", "the request is not understood", "compare it with the API description at /openapi.yaml", 400}
+	ErrTooLarge         = &Error{"request.too_large", "the body is longer than is read here", "send less", 413}
+	ErrKeyReused        = &Error{"request.key_reused", "this idempotency key came with another request before", "use a new key for a new request", 422}
+	ErrRouteUnknown     = &Error{"route.unknown", "nothing is served under this path", "read the API description at /openapi.yaml", 404}
 	ErrUnauthenticated  = &Error{"auth.missing", "no valid token was sent", "set DUNLIN_TOKEN or pass --token", 401}
 	ErrForbidden        = &Error{"auth.forbidden", "this token's role does not allow that", "ask an admin for a token with the role that is named", 403}
 	ErrDeviceUnknown    = &Error{"device.unknown", "no such device", "list devices with 'dunlin device list'", 404}
@@ -12,6 +15,7 @@ var (
 	ErrTokenUnknown     = &Error{"token.unknown", "the enrolment token is not known here", "make one with 'dunlin device token'", 401}
 	ErrTokenExpired     = &Error{"token.expired", "the enrolment token has expired", "make one with 'dunlin device token'", 401}
 	ErrTokenSpent       = &Error{"token.spent", "the enrolment token has been used as often as it allows", "make one with 'dunlin device token'", 401}
+	ErrAccessUnknown    = &Error{"access.unknown", "no such API token", "list API tokens with 'GET /v1/access'", 404}
 	ErrModelUnknown     = &Error{"model.unknown", "no such model", "list models with 'dunlin model list'", 404}
 	ErrReleaseUnknown   = &Error{"release.unknown", "no such release in this channel", "list releases with 'dunlin model show MODEL'", 404}
 	ErrReleaseExists    = &Error{"release.exists", "this version exists in this channel with another digest", "publish under a new version", 409}

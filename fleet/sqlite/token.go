@@ -176,7 +176,7 @@ func (db *DB) AccessList(ctx context.Context) ([]*fleet.Access, error) {
 	return list(ctx, db.r, scanAccess, `SELECT `+accessColumns+` FROM access ORDER BY id`)
 }
 
-// DeleteAccess ends an API token.
+// DeleteAccess ends an API token; ErrAccessUnknown when there is none.
 func (db *DB) DeleteAccess(ctx context.Context, id string, a fleet.Audit) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM access WHERE id = ?`, id)
@@ -184,7 +184,7 @@ func (db *DB) DeleteAccess(ctx context.Context, id string, a fleet.Audit) error 
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fleet.ErrTokenUnknown)
+			return errors.Join(err, fleet.ErrAccessUnknown)
 		}
 		return addAudit(ctx, tx, a)
 	})

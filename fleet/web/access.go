@@ -11,7 +11,7 @@ import (
 )
 
 func (a *api) accessRoutes() {
-	route(a, post("/v1/access", "create-access", "Make an API token"), fleet.RoleAdmin, a.createAccess)
+	route(a, post("/v1/access", "create-access", "Make an API token"), fleet.RoleAdmin, once(a, a.createAccess))
 	route(a, get("/v1/access", "list-access", "List API tokens"), fleet.RoleAdmin, a.listAccess)
 	route(a, huma.Operation{OperationID: "delete-access", Method: http.MethodDelete, Path: "/v1/access/{id}", Summary: "End an API token"}, fleet.RoleAdmin, a.deleteAccess)
 	route(a, get("/v1/audit", "list-audit", "List what was done, the newest first"), fleet.RoleViewer, a.listAudit)
@@ -27,13 +27,16 @@ type AccessView struct {
 	Expires *time.Time `json:"expires,omitempty"`
 }
 
-func (a *api) createAccess(ctx context.Context, in *struct {
+type newAccess struct {
+	Idempotency
 	Body struct {
 		Name    string         `json:"name" minLength:"1" maxLength:"64"`
 		Role    string         `json:"role" enum:"viewer,operator,publisher,admin"`
 		Expires fleet.Duration `json:"expires,omitempty" doc:"like 720h; absent: never"`
 	}
-}) (*one[AccessView], error) {
+}
+
+func (a *api) createAccess(ctx context.Context, in *newAccess) (*one[AccessView], error) {
 	x, token := fleet.NewAccess(in.Body.Name, in.Body.Role, time.Duration(in.Body.Expires), a.Now())
 	if err := a.Store.CreateAccess(ctx, x, a.audit(ctx, "access.create", x.ID, x.Role+" "+x.Name)); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -54,7 +55,7 @@ func (a *api) deviceRoutes() {
 	route(a, get("/v1/devices/{id}/samples", "list-device-samples", "List a device's measurements"), fleet.RoleViewer, a.listSamples)
 	route(a, huma.Operation{OperationID: "label-device", Method: http.MethodPatch, Path: "/v1/devices/{id}/labels", Summary: "Set and remove labels"}, fleet.RoleOperator, a.label)
 	route(a, post("/v1/devices/{id}/revoke", "revoke-device", "End a device's identity and its sessions"), fleet.RoleOperator, a.revoke)
-	route(a, post("/v1/enrol-tokens", "create-enrol-token", "Make an enrolment token"), fleet.RoleOperator, a.createToken)
+	route(a, post("/v1/enrol-tokens", "create-enrol-token", "Make an enrolment token"), fleet.RoleOperator, once(a, a.createToken))
 	route(a, get("/v1/enrol-tokens", "list-enrol-tokens", "List enrolment tokens"), fleet.RoleOperator, a.listTokens)
 	route(a, huma.Operation{OperationID: "delete-enrol-token", Method: http.MethodDelete, Path: "/v1/enrol-tokens/{id}", Summary: "Make an enrolment token useless"}, fleet.RoleOperator, a.deleteToken)
 	route(a, post("/v1/enrol", "enrol", "Enrol a device with a token"), public, a.enrol)
@@ -179,8 +180,8 @@ func (a *api) listSamples(ctx context.Context, in *struct {
 func (a *api) label(ctx context.Context, in *struct {
 	ByID
 	Body struct {
-		Set    map[string]string `json:"set,omitempty"`
-		Remove []string          `json:"remove,omitempty"`
+		Set    map[string]string `json:"set,omitempty" maxProperties:"64"`
+		Remove []string          `json:"remove,omitempty" maxItems:"64"`
 	}
 }) (*one[DeviceView], error) {
 	for k, v := range in.Body.Set {
@@ -227,14 +228,17 @@ func viewToken(t *fleet.EnrolToken) TokenView {
 	return TokenView{ID: t.ID, Channel: t.Channel, Labels: orEmpty(t.Labels), Max: t.Max, Used: t.Used, Expires: t.Expires, By: t.By}
 }
 
-func (a *api) createToken(ctx context.Context, in *struct {
+type newToken struct {
+	Idempotency
 	Body struct {
 		Channel string            `json:"channel" enum:"dev,staging,production"`
-		Labels  map[string]string `json:"labels,omitempty"`
+		Labels  map[string]string `json:"labels,omitempty" maxProperties:"64"`
 		Max     int               `json:"max,omitempty" minimum:"1" maximum:"100000" default:"1"`
 		Expires fleet.Duration    `json:"expires,omitempty" doc:"like 24h; default 24h"`
 	}
-}) (*one[TokenView], error) {
+}
+
+func (a *api) createToken(ctx context.Context, in *newToken) (*one[TokenView], error) {
 	for k, v := range in.Body.Labels {
 		if err := fleet.CheckLabel(k, v); err != nil {
 			return nil, err
@@ -265,7 +269,13 @@ func (a *api) listTokens(ctx context.Context, _ *struct{}) (*page[TokenView], er
 }
 
 func (a *api) deleteToken(ctx context.Context, in *ByID) (*struct{}, error) {
-	return nil, a.Store.DeleteEnrolToken(ctx, in.ID, a.audit(ctx, "token.delete", in.ID, ""))
+	err := a.Store.DeleteEnrolToken(ctx, in.ID, a.audit(ctx, "token.delete", in.ID, ""))
+	if errors.Is(err, fleet.ErrTokenUnknown) { // 401 is for devices that show one
+		absent := fleet.ErrTokenUnknown.With("there is no enrolment token %s", in.ID)
+		absent.Next, absent.Status = "list them with 'GET /v1/enrol-tokens'", http.StatusNotFound
+		return nil, absent
+	}
+	return nil, err
 }
 
 func (a *api) enrol(ctx context.Context, in *struct{ Body wire.EnrolRequest }) (*one[wire.EnrolReply], error) {

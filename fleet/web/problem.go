@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -47,7 +48,7 @@ func (a *api) problem(err error) *problem {
 		a.Log.Error("request failed", "err", err)
 		e = fleet.ErrInternal
 	}
-	return &problem{Status: e.Status, Code: e.Code, Title: http.StatusText(e.Status), Detail: e.Message, Next: e.Next}
+	return outward(e)
 }
 
 func writeProblem(w http.ResponseWriter, p *problem) {
@@ -56,30 +57,38 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	w.Write(p.json())
 }
 
+// outward is an error of ours as a problem.
+func outward(e *fleet.Error) *problem {
+	return &problem{Status: e.Status, Code: e.Code, Title: http.StatusText(e.Status), Detail: e.Message, Next: e.Next}
+}
+
 // notFound is the problem of a path that nobody serves.
 func notFound(r *http.Request) *problem {
-	return &problem{Status: http.StatusNotFound, Code: "route.unknown", Title: "Not Found", Detail: "there is no " + r.Method + " " + r.URL.Path, Next: "read the API description at /openapi.yaml"}
+	return outward(fleet.ErrRouteUnknown.With("there is no %s %s", r.Method, r.URL.Path))
 }
+
+// useProblems makes huma's own refusals ours; huma has no other place for it.
+var useProblems = sync.OnceFunc(func() { huma.NewError = malformed })
 
 // malformed is what huma's own checks of a request become.
 func malformed(status int, msg string, errs ...error) huma.StatusError {
-	e := fleet.ErrBadRequest
 	detail := msg
 	for _, x := range errs {
 		detail += ": " + x.Error()
 	}
-	if status == http.StatusUnprocessableEntity {
-		status = http.StatusBadRequest
+	if status == http.StatusRequestEntityTooLarge {
+		return outward(fleet.ErrTooLarge)
 	}
-	return &problem{Status: status, Code: e.Code, Title: http.StatusText(status), Detail: detail, Next: e.Next}
+	p := outward(fleet.ErrBadRequest.With("%s", detail))
+	if status != http.StatusUnprocessableEntity {
+		p.Status, p.Title = status, http.StatusText(status)
+	}
+	return p
 }
 
 // route registers an operation with its role; errors become problems.
 func route[I, O any](a *api, op huma.Operation, role string, h func(context.Context, *I) (*O, error)) {
-	op.Metadata = map[string]any{"role": role}
-	if role != public {
-		op.Security = []map[string][]string{{"token": {}}}
-	}
+	declare(&op, role)
 	op.MaxBodyBytes = maxBody
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
@@ -88,6 +97,21 @@ func route[I, O any](a *api, op huma.Operation, role string, h func(context.Cont
 		}
 		return out, nil
 	})
+}
+
+// declare writes the role of an operation into the API's description, where the
+// middleware reads it too.
+func declare(op *huma.Operation, role string) {
+	op.Extensions = map[string]any{"x-role": role}
+	if role != public {
+		op.Security = []map[string][]string{{"token": {}}}
+	}
+}
+
+// wanted is the role that an operation declares.
+func wanted(op *huma.Operation) string {
+	role, _ := op.Extensions["x-role"].(string)
+	return role
 }
 
 func get(path, id, summary string) huma.Operation {

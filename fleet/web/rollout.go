@@ -11,7 +11,7 @@ import (
 )
 
 func (a *api) rolloutRoutes() {
-	route(a, post("/v1/rollouts", "create-rollout", "Start a rollout"), fleet.RoleOperator, a.createRollout)
+	route(a, post("/v1/rollouts", "create-rollout", "Start a rollout"), fleet.RoleOperator, once(a, a.createRollout))
 	route(a, get("/v1/rollouts", "list-rollouts", "List rollouts, the newest first"), fleet.RoleViewer, a.listRollouts)
 	route(a, get("/v1/rollouts/{id}", "get-rollout", "Show a rollout"), fleet.RoleViewer, a.getRollout)
 	route(a, get("/v1/rollouts/{id}/members", "list-members", "List a rollout's devices"), fleet.RoleViewer, a.listMembers)
@@ -19,10 +19,14 @@ func (a *api) rolloutRoutes() {
 	route(a, post("/v1/rollouts/{id}/pause", "pause-rollout", "Pause a running rollout"), fleet.RoleOperator, a.steer(a.Rollouts.Pause))
 	route(a, post("/v1/rollouts/{id}/resume", "resume-rollout", "Let a paused rollout go on"), fleet.RoleOperator, a.steer(a.Rollouts.Resume))
 	route(a, post("/v1/rollouts/{id}/abort", "abort-rollout", "End a rollout; devices that are not good yet get their former wish back"), fleet.RoleOperator, a.steer(a.Rollouts.Abort))
-	a.raw("GET /v1/rollouts/{id}/watch", fleet.RoleViewer, a.watch)
 }
 
-func (a *api) createRollout(ctx context.Context, in *struct{ Body fleet.Spec }) (*one[RolloutView], error) {
+type newRollout struct {
+	Idempotency
+	Body fleet.Spec
+}
+
+func (a *api) createRollout(ctx context.Context, in *newRollout) (*one[RolloutView], error) {
 	r, err := a.Rollouts.Create(ctx, in.Body, actor(ctx))
 	if err != nil {
 		return nil, err
@@ -81,6 +85,9 @@ func (a *api) listMembers(ctx context.Context, in *ByID) (*page[MemberView], err
 }
 
 func (a *api) listGates(ctx context.Context, in *ByID) (*page[GateView], error) {
+	if _, err := a.Store.Rollout(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	gs, err := a.Store.GateEvaluations(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -94,14 +101,18 @@ func (a *api) listGates(ctx context.Context, in *ByID) (*page[GateView], error) 
 
 type steering struct {
 	ByID
-	Body struct {
+	Body *struct {
 		Reason string `json:"reason,omitempty" maxLength:"512"`
 	}
 }
 
 func (a *api) steer(act func(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)) func(context.Context, *steering) (*one[RolloutView], error) {
 	return func(ctx context.Context, in *steering) (*one[RolloutView], error) {
-		r, err := act(ctx, in.ID, in.Body.Reason, actor(ctx))
+		reason := ""
+		if in.Body != nil {
+			reason = in.Body.Reason
+		}
+		r, err := act(ctx, in.ID, reason, actor(ctx))
 		if err != nil {
 			return nil, err
 		}

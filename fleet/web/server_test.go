@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,7 +97,8 @@ func newServer(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	s := &server{t: t, db: db, tokens: map[string]string{}, changed: make(chan struct{}, 1)}
-	now := func() time.Time { return day0 }
+	var clock atomic.Int64 // every look at it is a millisecond later, so acts have an order
+	now := func() time.Time { return day0.Add(time.Duration(clock.Add(1)) * time.Millisecond) }
 	log := slog.New(slog.DiscardHandler)
 	keys := catalog.Keys{Snapshot: freshKey(t), Timestamp: freshKey(t)}
 	director := freshKey(t)
@@ -311,6 +313,3 @@ func (s *server) acts() []string {
 }
 
 func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
-
-func repeat(b byte, n int) string { return string(bytes.Repeat([]byte{b}, n)) }
-

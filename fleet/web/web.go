@@ -98,8 +98,9 @@ type Config struct {
 // api is the running API.
 type api struct {
 	Config
-	huma huma.API
-	mux  *http.ServeMux
+	huma    huma.API
+	mux     *http.ServeMux
+	answers answers
 }
 
 // Limits of requests.
@@ -114,13 +115,13 @@ const public = "public"
 
 // New returns the handler of the whole API.
 func New(c Config) http.Handler {
-	a := &api{Config: c, mux: http.NewServeMux()}
+	a := &api{Config: c, mux: http.NewServeMux(), answers: answers{byKey: map[string]*answered{}}}
 	h := huma.DefaultConfig("Dunlin fleet server", c.Version)
 	h.DocsPath = "" // its pages load scripts from elsewhere
 	h.SchemasPath = ""
 	h.CreateHooks = nil
 	h.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
-	huma.NewError = malformed // huma has no other place for it
+	useProblems()
 	a.huma = humago.New(a.mux, h)
 	a.huma.UseMiddleware(a.authorise)
 	a.deviceRoutes()
@@ -174,7 +175,7 @@ func (a *api) admit(ctx context.Context, header, want string) (*fleet.Access, er
 
 // authorise is the middleware of every route that huma serves.
 func (a *api) authorise(ctx huma.Context, next func(huma.Context)) {
-	want, _ := ctx.Operation().Metadata["role"].(string)
+	want := wanted(ctx.Operation())
 	if want == public {
 		next(ctx)
 		return
@@ -188,24 +189,6 @@ func (a *api) authorise(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	next(huma.WithValue(ctx, actorKey{}, x))
-}
-
-// raw wraps a plain handler with the same admission.
-func (a *api) raw(pattern, role string, h func(w http.ResponseWriter, r *http.Request) error) {
-	a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
-		if role != public {
-			x, err := a.admit(ctx, r.Header.Get("Authorization"), role)
-			if err != nil {
-				writeProblem(w, a.problem(err))
-				return
-			}
-			ctx = context.WithValue(ctx, actorKey{}, x)
-		}
-		if err := h(w, r.WithContext(ctx)); err != nil {
-			writeProblem(w, a.problem(err))
-		}
-	})
 }
 
 // audit starts the row of an act.
