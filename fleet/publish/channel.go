@@ -24,7 +24,11 @@ type channel struct {
 	names map[string]string // holders by key id, where known
 }
 
-// metaFile is one file of GET /v1/catalog/metadata.
+// metaList is the answer to GET /v1/catalog/metadata: the newest of every role.
+type metaList struct {
+	Items []metaFile `json:"items"`
+}
+
 type metaFile struct {
 	Repo    string `json:"repo"`
 	Role    string `json:"role"`
@@ -38,12 +42,12 @@ func (c *Client) channel(ctx context.Context, name string, t *Trust) (*channel, 
 	if !fleet.ValidChannel(name) {
 		return nil, refuse("channel.unknown", "pass one of: "+strings.Join(fleet.Channels, ", "), "there is no channel %q", name)
 	}
-	var list []metaFile
+	var list metaList
 	if err := c.get(ctx, "/v1/catalog/metadata", &list); err != nil {
 		return nil, err
 	}
 	files := map[string][]byte{}
-	for _, f := range list {
+	for _, f := range list.Items {
 		if f.Repo == catalogRepo {
 			files[f.Role] = f.Bytes
 		}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -26,6 +25,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
+	"github.com/dunlin-edge/dunlin/fleet/web"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -34,8 +34,7 @@ type (
 	targetsType = metadata.TargetsType
 )
 
-// server is the real catalog over a real database and blobs behind the routes
-// that the publisher uses.
+// server is the real API over the real catalog, database and blobs.
 type server struct {
 	catalog  *catalog.Service
 	keys     catalog.Keys
@@ -43,6 +42,7 @@ type server struct {
 	blobs    *blob.Dir
 	http     *httptest.Server
 	ca       string
+	token    string
 	writes   []string // requests that change something
 	// bend changes the metadata before it is handed out; may be nil.
 	bend func([]metaFile) []metaFile
@@ -64,7 +64,7 @@ func newServer(t testing.TB) *server {
 		Store: db, Blobs: s.blobs, Keys: s.keys, Director: s.director.Public().(ed25519.PublicKey),
 		Now: func() time.Time { return day0 }, Log: slog.New(slog.DiscardHandler),
 	}
-	s.http = httptest.NewTLSServer(s.routes())
+	s.http = httptest.NewTLSServer(s.routes(t, db))
 	t.Cleanup(s.http.Close)
 	s.ca = filepath.Join(dir, "ca.pem")
 	if err := os.WriteFile(s.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw}), 0o644); err != nil {
@@ -75,78 +75,60 @@ func newServer(t testing.TB) *server {
 
 func (s *server) client(t testing.TB) *Client {
 	t.Helper()
-	c, err := NewClient(ClientConfig{Server: s.http.URL, Token: "tok", CA: s.ca})
+	c, err := NewClient(ClientConfig{Server: s.http.URL, Token: s.token, CA: s.ca})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func (s *server) routes() http.Handler {
-	mux := http.NewServeMux()
-	route := func(pattern string, h func(r *http.Request) (any, error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodPut || r.Method == http.MethodPost {
-				s.writes = append(s.writes, r.Method+" "+r.URL.Path)
-			}
-			answer, err := h(r)
-			if r.Header.Get("Authorization") != "Bearer tok" {
-				err = fleet.ErrUnauthenticated
-			}
-			var e *fleet.Error
-			if errors.As(err, &e) {
-				w.WriteHeader(e.Status)
-				answer = map[string]string{"code": e.Code, "detail": e.Message, "next": e.Next}
-			} else if err != nil {
-				w.WriteHeader(500)
-			}
-			json.NewEncoder(w).Encode(answer)
-		})
+// papers takes ceremonies as JSON, as the server's wiring does.
+type papers struct{ *catalog.Service }
+
+func (p papers) Install(ctx context.Context, b []byte, actor string) error {
+	var c catalog.Ceremony
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return fleet.ErrBadRequest.With("the ceremony is not understood: %v", err)
 	}
-	route("GET /v1/keys/online", func(*http.Request) (any, error) { return onlineOf(s), nil })
-	route("GET /v1/catalog/metadata", s.metadata)
-	route("POST /v1/catalog/roots", func(r *http.Request) (any, error) {
-		var c catalog.Ceremony
-		d := json.NewDecoder(r.Body)
-		d.DisallowUnknownFields()
-		if err := d.Decode(&c); err != nil {
-			return nil, err
-		}
-		return nil, s.catalog.Install(r.Context(), &c, "test")
-	})
-	route("PUT /v1/catalog/roles/{role}", func(r *http.Request) (any, error) {
-		b, err := io.ReadAll(r.Body)
-		if err != nil {
-			return nil, err
-		}
-		return s.catalog.Ingest(r.Context(), r.PathValue("role"), b, "test")
-	})
-	route("HEAD /v1/blobs/{digest}", func(r *http.Request) (any, error) {
-		_, ok, err := s.blobs.Has(r.PathValue("digest"))
-		if err == nil && !ok {
-			err = fleet.ErrBlobUnknown
-		}
-		return nil, err
-	})
-	route("PUT /v1/blobs/{digest}", func(r *http.Request) (any, error) {
-		return nil, s.blobs.Put(r.PathValue("digest"), r.Body, bundle.MaxFile)
-	})
-	return mux
+	return p.Service.Install(ctx, &c, actor)
 }
 
-func (s *server) metadata(r *http.Request) (any, error) {
-	rows, err := s.catalog.Metadata(r.Context())
+// routes is the real API; it notes what changes something.
+func (s *server) routes(t testing.TB, db *sqlite.DB) http.Handler {
+	t.Helper()
+	online, err := json.Marshal(onlineOf(s))
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	var list []metaFile
-	for _, m := range rows {
-		list = append(list, metaFile{m.Repo, m.Role, m.Version, m.Bytes})
+	access, token := fleet.NewAccess("test", fleet.RolePublisher, 0, day0)
+	if err := db.CreateAccess(context.Background(), access, fleet.Audit{}); err != nil {
+		t.Fatal(err)
 	}
-	if s.bend != nil {
-		list = s.bend(list)
-	}
-	return list, nil
+	s.token = token
+	api := web.New(web.Config{ // a publisher asks nothing of rollouts and enrolment
+		Rollouts: struct{ web.Rollouts }{}, Enrolment: struct{ web.Enrolment }{},
+		Store: db, Catalog: papers{s.catalog}, Blobs: s.blobs, OnlineKeys: online,
+		Now: func() time.Time { return day0 }, Version: "test", Log: slog.New(slog.DiscardHandler),
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut || r.Method == http.MethodPost {
+			s.writes = append(s.writes, r.Method+" "+r.URL.Path)
+		}
+		if s.bend == nil || r.URL.Path != "/v1/catalog/metadata" {
+			api.ServeHTTP(w, r)
+			return
+		}
+		honest := httptest.NewRecorder()
+		api.ServeHTTP(honest, r)
+		var list metaList
+		if err := json.Unmarshal(honest.Body.Bytes(), &list); err != nil {
+			t.Error(err)
+		}
+		list.Items = s.bend(list.Items)
+		json.NewEncoder(w).Encode(list)
+	})
 }
 
 // publisher is a server with roots, and what is needed to publish to it.
@@ -452,7 +434,7 @@ func TestClient(t *testing.T) {
 	}
 	_, err := NewClient(ClientConfig{Server: s.http.URL, CA: filepath.Join(t.TempDir(), "none")})
 	wantCode(t, err, "server.ca")
-	stranger, err := NewClient(ClientConfig{Server: s.http.URL, Token: "tok"}) // without its CA
+	stranger, err := NewClient(ClientConfig{Server: s.http.URL, Token: s.token}) // without its CA
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -466,7 +448,7 @@ func TestClient(t *testing.T) {
 		t.Error(d)
 	}
 	_, err = s.client(t).do(context.Background(), http.MethodGet, "/v1/nothing", nil)
-	wantCode(t, err, "server.answer")
+	wantCode(t, err, "route.unknown")
 	nobody, err := NewClient(ClientConfig{Server: s.http.URL, CA: s.ca})
 	if err != nil {
 		t.Fatal(err)
