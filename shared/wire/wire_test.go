@@ -1,0 +1,295 @@
+package wire_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dunlin-edge/dunlin/shared/sketch"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+var update = flag.Bool("update", false, "write the recordings of this protocol number anew")
+
+// messages holds one of each type with every field set, by the name of its
+// recording.
+var messages = map[string]any{
+	"hello": &wire.Hello{
+		Protocols: []int{1}, Agent: "1.2.3", Epoch: 1<<63 + 5, Channel: "production", Held: held, Generation: 9,
+		Facts: map[string]string{"arch": "arm64", "class": "arm64-rpi4"}, Models: []wire.ModelState{modelState}, Clock: clock,
+		Queues: []wire.QueueState{{Kind: wire.KindReport, Last: 70000, Dropped: 3}},
+	},
+	"welcome": &wire.Welcome{
+		Protocol: 1, Generation: 10, Nonce: []byte("0123456789abcdef"), Window: 60, Heartbeat: 300,
+		Acked: []wire.Ack{{Kind: wire.KindSample, Epoch: 7, Sequence: 8}}, Metadata: true,
+	},
+	"get-refresh": &wire.Get{Request: 5, Refresh: &held},
+	"get-blob":    &wire.Get{Request: 1<<32 - 1, Blob: &wire.BlobGet{Digest: [32]byte{1, 2, 31: 32}, Ranges: []wire.Range{{Offset: 0, Length: wire.MaxBlock}, {Offset: 1 << 40, Length: 1}}}},
+	"meta":        &wire.Meta{Request: 5, More: true, Files: []wire.MetaFile{{Repo: wire.RepoCatalog, Role: "production", Version: 4, Offset: 10, Total: 12, Bytes: []byte("{}")}}},
+	"meta-error":  &wire.Meta{Request: 5, Error: "catalog.empty"},
+	"busy":        &wire.Busy{Request: 6, AfterMS: 500, Code: "blob.unknown"},
+	"ack":         &wire.Ack{Kind: wire.KindEvent, Epoch: 1<<64 - 1, Sequence: 3},
+	"ask":         &wire.Ask{ID: "ask_1", Verb: "report"},
+	"answer":      &wire.Answer{ID: "ask_1", Error: "ask.unknown"},
+	"batch":       &wire.Batch{Records: []wire.Record{{Epoch: 7, Sequence: 1, Payload: []byte{1}}, {Epoch: 7, Sequence: 3, Payload: []byte{2, 3}}}},
+	"envelope":    &wire.Envelope{Type: wire.ReportType, Payload: []byte{0xa0}, Signature: []byte("signature")},
+	"report": &wire.Report{
+		Device: "meter-1", Epoch: 7, Counter: 8, Generation: 9, Nonce: []byte("0123456789abcdef"), Models: []wire.ModelState{modelState}, Clock: clock,
+		Posture: []wire.Posture{{Layer: "landlock", Have: true, Detail: "abi 4"}},
+	},
+	"event": &wire.Event{Unix: 1764000000, Type: "update.refused", Model: "digits", Path: "production/digits/1.1.0", Code: "prove.golden", Detail: "3 of 40", Attrs: map[string]string{"case": "17"}},
+	"sample": &wire.Sample{
+		Start: 1764000000, Seconds: 60, Model: "digits", Bundle: "sha256:aa", Runtime: "sha256:bb", Rollout: "rol_1", Arm: "treated", Requests: 1000,
+		Errors: map[string]uint64{"deadline": 2}, Latency: sketch.Latency{Bytes: []byte{1, 1, 2}}, Classes: []uint64{1, 0, 999},
+		Score: &sketch.Histogram{Lo: -0.5, Hi: 1, Bins: []uint64{0, 5}, Under: 1, Over: 2, NaN: 3},
+		Input: &sketch.Moments{N: 5, Mean: 0.5, M2: 0.25, Min: -1, Max: 1}, NaN: 4,
+		Host: map[string]float64{"load1": 0.5}, Path: "production/digits/1.1.0",
+	},
+	"enrol-token": &wire.EnrolToken{
+		Server: "https://fleet.example:8443", ID: "tok_1", Secret: bytes.Repeat([]byte{1}, 32), CA: bytes.Repeat([]byte{2}, 32),
+		CatalogRoot: bytes.Repeat([]byte{3}, 32), DirectorRoot: bytes.Repeat([]byte{4}, 32), Channel: "production",
+	},
+}
+
+var (
+	clock = wire.Clock{Unix: 1764000000, Source: "synchronised"}
+	held  = wire.Held{
+		Director: wire.Versions{Root: 1, Timestamp: 2, Snapshot: 3, Targets: 4}, Catalog: wire.Versions{Root: 5, Timestamp: 6, Snapshot: 7, Targets: 8},
+		Roles: map[string]int64{"dev": 9, "production": 10},
+	}
+	modelState = wire.ModelState{
+		Model:     "digits",
+		Active:    &wire.SlotState{Path: "production/digits/1.0.0", Bundle: "sha256:aa", Runtime: "sha256:bb", Verdict: "good", Proven: true},
+		Candidate: &wire.SlotState{Path: "production/digits/1.1.0", Bundle: "sha256:cc", Verdict: "bad", Code: "prove.golden", Reason: "3 of 40 cases"},
+		Step:      "prove", Generation: 9, Attempt: 2, Rollout: "rol_1", Answered: 12,
+	}
+)
+
+// fresh returns an empty message of the same type.
+func fresh(msg any) any { return reflect.New(reflect.TypeOf(msg).Elem()).Interface() }
+
+// golden returns the recorded bytes of protocol number n. With -update those of
+// the number of today are written first; older ones are never touched.
+func golden(t *testing.T, n int, name string, now []byte) []byte {
+	t.Helper()
+	path := filepath.Join("testdata", "v"+strconv.Itoa(n), name+".hex")
+	if *update && n == wire.Protocol {
+		if err := os.WriteFile(path, []byte(wrap(hex.EncodeToString(now))), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (a new message? run the test with -update)", err)
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(string(text), "\n", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func wrap(s string) string {
+	var b strings.Builder
+	for ; len(s) > 64; s = s[64:] {
+		b.WriteString(s[:64] + "\n")
+	}
+	return b.String() + s + "\n"
+}
+
+func encode(t *testing.T, msg any) []byte {
+	t.Helper()
+	b, err := wire.Encode(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A message is sent and read as it was recorded when its protocol number was
+// new: devices in the field do not change with the server.
+func TestMessagesAreAsRecorded(t *testing.T) {
+	for name, msg := range messages {
+		t.Run(name, func(t *testing.T) {
+			b := encode(t, msg)
+			want := golden(t, wire.Protocol, name, b)
+			if !bytes.Equal(b, want) {
+				t.Errorf("encoded\n%x, recorded\n%x", b, want)
+			}
+			got := fresh(msg)
+			if err := wire.Decode(want, got); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(msg, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Every field of every message is set in messages: a field that is added later
+// without a recording is found here.
+func TestRecordingsCoverEveryField(t *testing.T) {
+	set := map[reflect.Type]map[string]bool{}
+	for _, msg := range messages {
+		covered(reflect.ValueOf(msg), set)
+	}
+	for typ, fields := range set {
+		for i := range typ.NumField() {
+			if f := typ.Field(i); f.IsExported() && !fields[f.Name] {
+				t.Errorf("%v.%s is zero in every recording", typ, f.Name)
+			}
+		}
+	}
+}
+
+func covered(v reflect.Value, set map[reflect.Type]map[string]bool) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			covered(v.Elem(), set)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			covered(v.Index(i), set)
+		}
+	case reflect.Struct:
+		if set[v.Type()] == nil {
+			set[v.Type()] = map[string]bool{}
+		}
+		for i := range v.NumField() {
+			if !v.Field(i).IsZero() {
+				set[v.Type()][v.Type().Field(i).Name] = true
+			}
+			covered(v.Field(i), set)
+		}
+	}
+}
+
+// Whatever is cut, doubled, unknown or left over is refused, in every message.
+func TestDamagedMessagesAreRefused(t *testing.T) {
+	for name, msg := range messages {
+		t.Run(name, func(t *testing.T) {
+			good := encode(t, msg)
+			refuse := func(what string, b []byte) {
+				t.Helper()
+				if err := wire.Decode(b, fresh(msg)); !errors.Is(err, wire.ErrMalformed) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			for n := range good {
+				refuse("cut at "+strconv.Itoa(n), good[:n])
+			}
+			refuse("a byte behind", append(bytes.Clone(good), 0))
+			if good[0]&0xe0 != 0xa0 || good[0]&0x1f > 22 {
+				t.Fatalf("%x is no short map", good[0])
+			}
+			more := append([]byte{good[0] + 1}, good[1:]...)
+			refuse("unknown key", append(bytes.Clone(more), 0x18, 99, 0))
+			var key, value cbor.RawMessage
+			rest, err := cbor.UnmarshalFirst(good[1:], &key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := cbor.UnmarshalFirst(rest, &value); err != nil {
+				t.Fatal(err)
+			}
+			refuse("key twice", append(append(bytes.Clone(more), key...), value...))
+			refuse("text keys", []byte{0xa1, 0x61, 'a', 0x01})
+			refuse("map of any length", append(append([]byte{0xbf}, good[1:]...), 0xff))
+			refuse("tagged", append([]byte{0xc1}, good...))
+			refuse("not a map", []byte{0x01})
+			refuse("too long", append(bytes.Clone(good), make([]byte, wire.MaxMessage)...))
+		})
+	}
+}
+
+// What decodes but makes no sense is refused too.
+func TestChecks(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	many := map[string]string{}
+	for i := range 65 {
+		many[strconv.Itoa(i)] = ""
+	}
+	nonce := make([]byte, 16)
+	record := wire.Record{Epoch: 1, Sequence: 1, Payload: []byte{1}}
+	blob := func(rs ...wire.Range) *wire.Get { return &wire.Get{Blob: &wire.BlobGet{Ranges: rs}} }
+	token := func(change func(*wire.EnrolToken)) *wire.EnrolToken {
+		x := *messages["enrol-token"].(*wire.EnrolToken)
+		change(&x)
+		return &x
+	}
+	for name, msg := range map[string]any{
+		"hello without protocols":         &wire.Hello{},
+		"hello with too many protocols":   &wire.Hello{Protocols: make([]int, 9)},
+		"hello with too many facts":       &wire.Hello{Protocols: []int{1}, Facts: many},
+		"hello with a long fact":          &wire.Hello{Protocols: []int{1}, Facts: map[string]string{"a": long}},
+		"hello with an empty fact name":   &wire.Hello{Protocols: []int{1}, Facts: map[string]string{"": "x"}},
+		"hello with a long fact name":     &wire.Hello{Protocols: []int{1}, Facts: map[string]string{long: "x"}},
+		"hello with too many models":      &wire.Hello{Protocols: []int{1}, Models: make([]wire.ModelState, 65)},
+		"hello with too many queues":      &wire.Hello{Protocols: []int{1}, Queues: make([]wire.QueueState, 4)},
+		"welcome with a short nonce":      &wire.Welcome{Nonce: nonce[:15], Window: 60, Heartbeat: 60},
+		"welcome without window":          &wire.Welcome{Nonce: nonce, Heartbeat: 60},
+		"welcome with a negative window":  &wire.Welcome{Nonce: nonce, Window: -1, Heartbeat: 60},
+		"welcome with a long heartbeat":   &wire.Welcome{Nonce: nonce, Window: 60, Heartbeat: 86401},
+		"welcome with too many acks":      &wire.Welcome{Nonce: nonce, Window: 60, Heartbeat: 60, Acked: make([]wire.Ack, 4)},
+		"get of nothing":                  &wire.Get{},
+		"get of both":                     &wire.Get{Refresh: &wire.Held{}, Blob: &wire.BlobGet{Ranges: []wire.Range{{Length: 1}}}},
+		"get without ranges":              blob(),
+		"get of too many ranges":          blob(make([]wire.Range, 9)...),
+		"get of an empty range":           blob(wire.Range{}),
+		"get of a long range":             blob(wire.Range{Length: wire.MaxBlock + 1}),
+		"get of a negative offset":        blob(wire.Range{Offset: -1, Length: 1}),
+		"batch of nothing":                &wire.Batch{},
+		"batch of too many":               &wire.Batch{Records: make([]wire.Record, wire.MaxBatch+1)},
+		"batch with sequence 0":           &wire.Batch{Records: []wire.Record{{Epoch: 1}}},
+		"batch out of order":              &wire.Batch{Records: []wire.Record{{Epoch: 1, Sequence: 2}, record}},
+		"batch with a record twice":       &wire.Batch{Records: []wire.Record{record, record}},
+		"batch of two epochs":             &wire.Batch{Records: []wire.Record{record, {Epoch: 2, Sequence: 2}}},
+		"token to a server without TLS":   token(func(x *wire.EnrolToken) { x.Server = "http://fleet.example" }),
+		"token without id":                token(func(x *wire.EnrolToken) { x.ID = "" }),
+		"token without channel":           token(func(x *wire.EnrolToken) { x.Channel = "" }),
+		"token with a short secret":       token(func(x *wire.EnrolToken) { x.Secret = x.Secret[1:] }),
+		"token without CA fingerprint":    token(func(x *wire.EnrolToken) { x.CA = nil }),
+		"token with a short catalog root": token(func(x *wire.EnrolToken) { x.CatalogRoot = x.CatalogRoot[1:] }),
+		"token without director root":     token(func(x *wire.EnrolToken) { x.DirectorRoot = nil }),
+	} {
+		if err := wire.Decode(encode(t, msg), fresh(msg)); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestTopics(t *testing.T) {
+	for _, k := range wire.UpKinds {
+		device, up, kind, err := wire.ParseTopic(wire.UpTopic("meter-1", k))
+		if device != "meter-1" || !up || kind != k || err != nil {
+			t.Errorf("up %s: %s %v %s %v", k, device, up, kind, err)
+		}
+	}
+	for _, k := range wire.DownKinds {
+		device, up, kind, err := wire.ParseTopic(wire.DownTopic("meter-1", k))
+		if device != "meter-1" || up || kind != k || err != nil {
+			t.Errorf("down %s: %s %v %s %v", k, device, up, kind, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "dunlin/v1/", "dunlin/v1/meter-1", "dunlin/v1/meter-1/up", "dunlin/v1/meter-1/up/", "dunlin/v1/meter-1/up/welcome", "dunlin/v1/meter-1/down/hello",
+		"dunlin/v1/meter-1/up/hello/x", "dunlin/v1//up/hello", "dunlin/v1/Meter/up/hello", "dunlin/v1/+/up/hello", "dunlin/v2/meter-1/up/hello", "x/dunlin/v1/meter-1/up/hello",
+		"dunlin/v1/" + strings.Repeat("a", 65) + "/up/hello", "dunlin/v1/a.b/up/hello", "dunlin/v1/meter-1\n/up/hello",
+	} {
+		if _, _, _, err := wire.ParseTopic(bad); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
