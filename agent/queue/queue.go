@@ -32,6 +32,11 @@ const MaxRecord = 96 << 10
 // ErrTooLong is returned for a payload over MaxRecord.
 var ErrTooLong = errors.New("record is too long")
 
+// ErrAhead is returned when the server knows more of this epoch than the queue
+// does: the device was set back to an older disk. Numbers would come twice, so a
+// new epoch is to be drawn, see Set.Renew.
+var ErrAhead = errors.New("the server knows more than this device has said")
+
 // Config of one queue.
 type Config struct {
 	FS       durable.FS
@@ -228,6 +233,9 @@ func (q *Queue) Ack(epoch, sequence uint64) error {
 	defer q.mu.Unlock()
 	if epoch == q.acked.epoch && sequence <= q.acked.sequence {
 		return nil
+	}
+	if epoch == q.c.Epoch && sequence >= q.last().next() {
+		return fmt.Errorf("acknowledge %s %d of %d: %w", q.c.Kind, sequence, q.last().next()-1, ErrAhead)
 	}
 	q.acked = mark{epoch, sequence}
 	for len(q.segments) > 1 && q.segments[0].epoch == epoch && q.segments[0].after(q.acked) == 0 {

@@ -17,6 +17,9 @@ import (
 type Set struct {
 	Epoch                 uint64
 	Report, Sample, Event *Queue
+
+	fsys durable.FS
+	dir  string
 }
 
 const epochFile = "epoch"
@@ -35,7 +38,7 @@ func OpenSet(fsys durable.FS, dir string, maxBytes int64) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open queues: %w", err)
 	}
-	s := &Set{Epoch: epoch}
+	s := &Set{Epoch: epoch, fsys: fsys, dir: dir}
 	for i, q := range []**Queue{&s.Report, &s.Sample, &s.Event} {
 		c := Config{FS: fsys, Dir: filepath.Join(dir, string(kinds[i])), Kind: kinds[i], Epoch: epoch, MaxBytes: maxBytes}
 		if *q, err = Open(c); err != nil {
@@ -51,6 +54,13 @@ func (s *Set) renewAfterDamage(fsys durable.FS, dir string) error {
 	if !s.Report.damaged && !s.Sample.damaged && !s.Event.damaged {
 		return nil
 	}
+	return s.renew(fsys, dir)
+}
+
+// Renew draws a new epoch for all queues. What is waiting keeps its old one.
+func (s *Set) Renew() error { return s.renew(s.fsys, s.dir) }
+
+func (s *Set) renew(fsys durable.FS, dir string) error {
 	var err error
 	if s.Epoch, err = drawEpoch(fsys, dir); err != nil {
 		return fmt.Errorf("open queues: %w", err)

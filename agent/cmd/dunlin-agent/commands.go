@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/dunlin-edge/dunlin/agent"
+)
+
+func run(ctx context.Context, e *env, args []string) error {
+	_, c, err := parse(e, "run", args, nil, 0, 0)
+	if err != nil {
+		return err
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log)); err != nil {
+		return fmt.Errorf("configuration: log: %w", err)
+	}
+	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	return agent.Run(ctx, c, log)
+}
+
+func enroll(ctx context.Context, e *env, args []string) error {
+	var token, name string
+	_, c, err := parse(e, "enroll", args, func(fs *flag.FlagSet) {
+		fs.StringVar(&token, "token", os.Getenv("DUNLIN_ENROL_TOKEN"), "enrolment `token`, or @FILE")
+		fs.StringVar(&name, "name", "", "wished device `id`: a-z, 0-9 and -")
+	}, 0, 0)
+	if err != nil {
+		return err
+	}
+	if path, ok := strings.CutPrefix(token, "@"); ok {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("read token: %w", err)
+		}
+		token = strings.TrimSpace(string(b))
+	}
+	if token == "" {
+		return fmt.Errorf("%w: no token", errUsage)
+	}
+	id, err := agent.Enroll(ctx, c, token, name)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "enrolled as %s\n  next: dunlin-agent run\n", id)
+	return nil
+}
+
+func status(ctx context.Context, e *env, args []string) error {
+	var showConfig bool
+	// --config without a value would be ambiguous with --config FILE: the word
+	// alone, last, asks for the configuration in effect.
+	if n := len(args); n > 0 && (args[n-1] == "--config" || args[n-1] == "-config") {
+		showConfig, args = true, args[:n-1]
+	}
+	_, c, err := parse(e, "status", args, nil, 0, 0)
+	if err != nil {
+		return err
+	}
+	l := agent.NewLocal(c)
+	if showConfig {
+		text, err := l.Config(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprint(e.stdout, text)
+		return nil
+	}
+	s, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	return printStatus(e, s)
+}
+
+func rollback(ctx context.Context, e *env, args []string) error {
+	words, c, err := parse(e, "rollback", args, nil, 1, 1)
+	if err != nil {
+		return err
+	}
+	s, err := agent.NewLocal(c).Rollback(ctx, words[0])
+	if err != nil {
+		return err
+	}
+	return printStatus(e, s)
+}
+
+func doctor(_ context.Context, e *env, args []string) error {
+	_, c, err := parse(e, "doctor", args, nil, 0, 0)
+	if err != nil {
+		return err
+	}
+	findings := agent.Doctor(c)
+	if e.json {
+		if err := printJSON(e.stdout, findings); err != nil {
+			return err
+		}
+	} else {
+		w := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
+		for _, f := range findings {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", f.Grade, f.Check, f.Found)
+			if f.Next != "" {
+				fmt.Fprintf(w, "\t\tnext: %s\n", f.Next)
+			}
+		}
+		w.Flush()
+	}
+	for _, f := range findings {
+		if f.Grade == agent.FindingFail {
+			return &agent.LocalError{Code: "doctor.failed", Detail: "this device will not run models as it is", Next: f.Next}
+		}
+	}
+	return nil
+}
+
+func version(_ context.Context, e *env, _ []string) error {
+	fmt.Fprintln(e.stdout, agent.Version)
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func printStatus(e *env, s *agent.Status) error {
+	if e.json {
+		return printJSON(e.stdout, s)
+	}
+	link := "not connected"
+	if s.Connected {
+		link = "connected"
+	}
+	fmt.Fprintf(e.stdout, "%s  channel %s  %s to %s  generation %d  clock %s\n", s.Device, s.Channel, link, s.Server, s.Generation, s.Clock)
+	for _, d := range s.Damage {
+		fmt.Fprintf(e.stdout, "mended at start: %s\n", d)
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "MODEL\tSLOT\tPLACE\tVERSION\tVERDICT\tANSWERED\tWHY")
+	for _, m := range s.Models {
+		row := func(use string, sl *agent.SlotStatus, answered string) {
+			if sl != nil {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Model, use, dash(sl.Place), sl.Version, sl.Verdict, answered, why(m.Step, use, sl))
+			}
+		}
+		row("active", m.Active, fmt.Sprint(m.Answered))
+		row("candidate", m.Candidate, "–")
+		row("previous", m.Previous, "–")
+	}
+	return w.Flush()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "–"
+	}
+	return s
+}
+
+func why(step, use string, s *agent.SlotStatus) string {
+	switch {
+	case s.Code != "":
+		return s.Code + ": " + s.Reason
+	case use == "candidate" && step != "":
+		return "step " + step
+	}
+	return "–"
+}

@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is everything that can be set, read from one strict YAML file.
+type Config struct {
+	// State is the directory of everything that must survive a restart.
+	State string `yaml:"state"`
+	// Run is the directory of sockets; it may be lost at any time.
+	Run string `yaml:"run"`
+	// Worker is the path of dunlin-infer.
+	Worker string `yaml:"worker"`
+	// Listen is the loopback address of the Open Inference Protocol, empty: the
+	// unix socket only.
+	Listen string `yaml:"listen"`
+	// Threads of each worker, 1 to 64.
+	Threads int `yaml:"threads"`
+	// QueueMB bounds each of the three queues on disk.
+	QueueMB int `yaml:"queue_mb"`
+	// ReconnectMin and ReconnectMax bound the jittered pause before the device
+	// connects again.
+	ReconnectMin time.Duration `yaml:"reconnect_min"`
+	ReconnectMax time.Duration `yaml:"reconnect_max"`
+	// Log is the least level that is logged: debug, info, warn, error.
+	Log string `yaml:"log"`
+	// Class overrides the hardware class that the device tells.
+	Class string `yaml:"class,omitempty"`
+}
+
+// DefaultConfigPath is read when no --config is given.
+const DefaultConfigPath = "/etc/dunlin/agent.yaml"
+
+// Defaults returns the configuration of a packaged agent.
+func Defaults() Config {
+	return Config{
+		State: "/var/lib/dunlin", Run: "/run/dunlin", Worker: "/usr/lib/dunlin/dunlin-infer",
+		Listen: "127.0.0.1:8000", Threads: 1, QueueMB: 64,
+		ReconnectMin: time.Second, ReconnectMax: 300 * time.Second, Log: "info",
+	}
+}
+
+// maxConfig bounds the file.
+const maxConfig = 64 << 10
+
+// LoadConfig reads path over the defaults. Unknown keys are refused by name. A
+// missing file is an error unless path is DefaultConfigPath.
+func LoadConfig(path string) (Config, error) {
+	c := Defaults()
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) && path == DefaultConfigPath {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if len(b) > maxConfig {
+		return c, fmt.Errorf("configuration %s: longer than %d bytes", path, maxConfig)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	switch {
+	case !filepath.IsAbs(c.State):
+		return fmt.Errorf("configuration: state %q: an absolute path is wanted", c.State)
+	case !filepath.IsAbs(c.Run):
+		return fmt.Errorf("configuration: run %q: an absolute path is wanted", c.Run)
+	case c.Threads < 1 || c.Threads > 64:
+		return fmt.Errorf("configuration: threads %d: 1 to 64 wanted", c.Threads)
+	case c.QueueMB < 1 || c.QueueMB > 4096:
+		return fmt.Errorf("configuration: queue_mb %d: 1 to 4096 wanted", c.QueueMB)
+	case c.ReconnectMin <= 0 || c.ReconnectMax < c.ReconnectMin:
+		return fmt.Errorf("configuration: reconnect_min %v and reconnect_max %v: 0 < min <= max wanted", c.ReconnectMin, c.ReconnectMax)
+	}
+	return nil
+}
+
+// YAML returns the configuration as it is in effect.
+func (c Config) YAML() string {
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// AgentSocket is the local API's socket, InferSocket that of inference.
+func (c Config) AgentSocket() string { return filepath.Join(c.Run, "agent.sock") }
+
+// InferSocket serves the Open Inference Protocol.
+func (c Config) InferSocket() string { return filepath.Join(c.Run, "infer.sock") }

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/shirou/gopsutil/v4/mem"
+	"golang.org/x/mod/semver"
+	"golang.org/x/sys/unix"
+)
+
+// Grades of a Finding.
+const (
+	FindingOK   = "ok"
+	FindingWarn = "warn" // works, with less
+	FindingFail = "fail" // will not work
+)
+
+// Finding is one thing that doctor looked at.
+type Finding struct {
+	Check string `json:"check"`
+	Grade string `json:"grade"`
+	Found string `json:"found"`
+	Next  string `json:"next,omitempty"` // what to do about it
+}
+
+// lowest glibc that the official runtime loads with, by architecture.
+var glibcFloor = map[string]string{"amd64": "2.27", "arm64": "2.34"}
+
+// Doctor looks for what will keep this device from running models, before and
+// after enrolment. It changes nothing.
+func Doctor(c Config) []Finding {
+	return []Finding{
+		checkArch(runtime.GOARCH),
+		checkUserland("/bin/sh"),
+		checkLibc(runtime.GOARCH, glibcVersion(libcPaths)),
+		checkWorker(c.Worker),
+		checkState(c.State),
+		checkMemory(),
+		checkListen(c),
+		checkCPUInfo(),
+		checkClock(),
+	}
+}
+
+func checkArch(arch string) Finding {
+	if glibcFloor[arch] == "" {
+		return Finding{"architecture", FindingFail, arch, "use a 64-bit x86 or ARM system: the runtime is published for amd64 and arm64 only"}
+	}
+	return Finding{"architecture", FindingOK, arch, ""}
+}
+
+// checkUserland finds a 32-bit userland under a 64-bit kernel by the class of an
+// ordinary program.
+func checkUserland(program string) Finding {
+	f, err := elf.Open(program)
+	if err != nil {
+		return Finding{"userland", FindingWarn, "cannot tell: " + err.Error(), "make sure that the userland is 64-bit"}
+	}
+	defer f.Close()
+	if f.Class != elf.ELFCLASS64 {
+		return Finding{"userland", FindingFail, "32-bit", "install a 64-bit image: the worker and the runtime need 64-bit libraries"}
+	}
+	return Finding{"userland", FindingOK, "64-bit", ""}
+}
+
+func checkLibc(arch, version string) Finding {
+	floor := glibcFloor[arch]
+	switch {
+	case version == "none":
+		return Finding{"C library", FindingFail, "no glibc", "use a distribution with glibc " + floor + " or newer; musl cannot load the runtime"}
+	case floor != "" && semver.Compare("v"+version, "v"+floor) < 0:
+		return Finding{"C library", FindingFail, "glibc " + version, "the runtime needs glibc " + floor + " on " + arch + ": use Debian 12, Ubuntu 22.04, JetPack 6 or newer"}
+	}
+	return Finding{"C library", FindingOK, "glibc " + version, ""}
+}
+
+func checkWorker(path string) Finding {
+	f, err := elf.Open(path)
+	if err != nil {
+		return Finding{"worker", FindingFail, err.Error(), "install dunlin-infer or set 'worker' in the configuration"}
+	}
+	defer f.Close()
+	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
+	if f.Machine != want {
+		return Finding{"worker", FindingFail, fmt.Sprintf("%s is built for %v", path, f.Machine), "install the worker of this architecture"}
+	}
+	return Finding{"worker", FindingOK, path, ""}
+}
+
+// minDiskMB is room for two places of a small model with their runtimes.
+const minDiskMB = 100
+
+func checkState(dir string) Finding {
+	at := dir
+	for {
+		if _, err := os.Stat(at); !errors.Is(err, os.ErrNotExist) || at == "/" {
+			break
+		}
+		at = filepath.Dir(at)
+	}
+	if err := unix.Access(at, unix.W_OK); err != nil {
+		return Finding{"state directory", FindingFail, dir + ": not writable", "run the agent as a user that may write there, or set 'state'"}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(at, &fs); err != nil {
+		return Finding{"state directory", FindingWarn, err.Error(), "make sure that there is room"}
+	}
+	free := fs.Bavail * uint64(fs.Bsize) >> 20
+	if free < minDiskMB {
+		return Finding{"state directory", FindingFail, fmt.Sprintf("%s: %d MB free", dir, free), fmt.Sprintf("make at least %d MB free", minDiskMB)}
+	}
+	return Finding{"state directory", FindingOK, fmt.Sprintf("%s: %d MB free", dir, free), ""}
+}
+
+func checkMemory() Finding {
+	m, err := mem.VirtualMemory()
+	if err != nil {
+		return Finding{"memory", FindingWarn, err.Error(), "make sure that /proc is mounted"}
+	}
+	found := fmt.Sprintf("%d MB, %d MB available", m.Total>>20, m.Available>>20)
+	if m.Available < 64<<20 {
+		return Finding{"memory", FindingWarn, found, "stop something else: proving runs a second worker beside the first"}
+	}
+	return Finding{"memory", FindingOK, found, ""}
+}
+
+func checkListen(c Config) Finding {
+	if c.Listen == "" {
+		return Finding{"inference address", FindingOK, "unix socket only", ""}
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err == nil {
+		l.Close()
+		return Finding{"inference address", FindingOK, c.Listen, ""}
+	}
+	if conn, dialErr := net.Dial("unix", c.AgentSocket()); dialErr == nil {
+		conn.Close()
+		return Finding{"inference address", FindingOK, c.Listen + ": the agent is running", ""}
+	}
+	return Finding{"inference address", FindingFail, err.Error(), "set 'listen' to a free loopback address"}
+}
+
+func checkCPUInfo() Finding {
+	if _, err := os.ReadFile("/proc/cpuinfo"); err != nil {
+		return Finding{"/proc/cpuinfo", FindingFail, err.Error(), "mount /proc: the runtime reads it to choose its kernels"}
+	}
+	return Finding{"/proc/cpuinfo", FindingOK, "readable", ""}
+}
+
+func checkClock() Finding {
+	var t unix.Timex
+	st, err := unix.Adjtimex(&t)
+	if err != nil || st == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0 {
+		return Finding{"clock", FindingWarn, "not synchronised", "none needed: the agent trusts signed time until the clock is synchronised"}
+	}
+	return Finding{"clock", FindingOK, "synchronised", ""}
+}

@@ -1,0 +1,96 @@
+package agent
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/shirou/gopsutil/v4/mem"
+	"golang.org/x/sys/unix"
+)
+
+// Version of the agent, set when it is built.
+var Version = "0.0.0-dev"
+
+// Facts are what the device tells of itself. They select and explain; they are
+// never authority.
+func (c Config) Facts() map[string]string {
+	f := map[string]string{
+		"arch":  runtime.GOARCH,
+		"os":    osName(),
+		"libc":  "glibc " + glibcVersion(libcPaths),
+		"cores": strconv.Itoa(runtime.NumCPU()),
+		"class": hardwareClass(),
+		"agent": Version,
+	}
+	if c.Class != "" {
+		f["class"] = c.Class
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		f["kernel"] = unix.ByteSliceToString(u.Release[:])
+	}
+	if m, err := mem.VirtualMemory(); err == nil {
+		f["memory_mb"] = strconv.FormatUint(m.Total>>20, 10)
+	}
+	return f
+}
+
+var notSlug = regexp.MustCompile(`[^a-z0-9]+`)
+
+// hardwareClass is the stratum of the device in rollouts: the board's name where
+// firmware tells one, else the architecture.
+func hardwareClass() string {
+	b, err := os.ReadFile("/proc/device-tree/model")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	slug := strings.Trim(notSlug.ReplaceAllString(strings.ToLower(string(b)), "-"), "-")
+	return runtime.GOARCH + "-" + slug[:min(len(slug), 48)]
+}
+
+func osName() string {
+	b, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+			return strings.Trim(v, `"`)
+		}
+	}
+	return "unknown"
+}
+
+var libcPaths = []string{
+	"/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6",
+	"/lib64/libc.so.6", "/usr/lib64/libc.so.6", "/usr/lib/libc.so.6",
+}
+
+var libcBanner = regexp.MustCompile(`GNU C Library .* release version ([0-9]+\.[0-9]+)`)
+
+// glibcVersion reads the banner out of the C library's file; "none" where there
+// is no glibc. Nothing is run.
+func glibcVersion(paths []string) string {
+	for _, p := range paths {
+		f, err := os.Open(p)
+		if err != nil {
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(f, 8<<20))
+		f.Close()
+		if err != nil {
+			continue
+		}
+		if i := bytes.Index(b, []byte("GNU C Library ")); i >= 0 {
+			if m := libcBanner.FindSubmatch(b[i:min(len(b), i+200)]); m != nil {
+				return string(m[1])
+			}
+		}
+	}
+	return "none"
+}

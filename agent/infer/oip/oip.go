@@ -1,0 +1,188 @@
+// Package oip is the front of the inference server: the Open Inference Protocol,
+// version 2, over HTTP with JSON tensors. A bad request gets a 4xx and one
+// sentence that says what was wanted; a request is never half accepted.
+package oip
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
+
+// Engine answers requests.
+type Engine interface {
+	Models() []string
+	Active(model string) (infer.Slot, bool)
+	Infer(ctx context.Context, model string, inputs [][]byte) ([][]byte, infer.Slot, error)
+}
+
+const (
+	maxBody = 16 << 20
+	timeout = 20 * time.Second
+)
+
+// front is the handler's state.
+type front struct {
+	e       Engine
+	version string
+}
+
+// Handler serves the protocol; version is the server's own.
+func Handler(e Engine, version string) http.Handler {
+	f := &front{e, version}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v2", f.server)
+	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /v2/health/ready", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
+		mux.HandleFunc("GET "+path, f.metadata)
+		mux.HandleFunc("GET "+path+"/ready", f.ready)
+		mux.HandleFunc("POST "+path+"/infer", f.infer)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s %s in the Open Inference Protocol", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+func fail(w http.ResponseWriter, status int, err error) {
+	reply(w, status, map[string]string{"error": err.Error()})
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(b)
+}
+
+func (f *front) server(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, map[string]any{"name": "dunlin", "version": f.version, "extensions": []string{}})
+}
+
+// slot finds the model and version of a request, or answers 404.
+func (f *front) slot(w http.ResponseWriter, r *http.Request) (infer.Slot, bool) {
+	model, version := r.PathValue("model"), r.PathValue("version")
+	s, ok := f.e.Active(model)
+	switch {
+	case !ok:
+		fail(w, http.StatusNotFound, fmt.Errorf("this device serves no model %q; it serves %v", model, f.e.Models()))
+	case version != "" && version != s.Version:
+		fail(w, http.StatusNotFound, fmt.Errorf("model %s is served in version %s, not %q", model, s.Version, version))
+		ok = false
+	}
+	return s, ok
+}
+
+func (f *front) ready(w http.ResponseWriter, r *http.Request) {
+	if s, ok := f.slot(w, r); ok {
+		reply(w, http.StatusOK, map[string]any{"name": s.Key.Model, "ready": true})
+	}
+}
+
+// tensorMeta describes a tensor.
+type tensorMeta struct {
+	Name     string `json:"name"`
+	Datatype string `json:"datatype"`
+	Shape    []int  `json:"shape"`
+}
+
+func describe(ts []bundle.Tensor) []tensorMeta {
+	out := []tensorMeta{}
+	for _, t := range ts {
+		out = append(out, tensorMeta{t.Name, t.DType, t.Shape})
+	}
+	return out
+}
+
+func (f *front) metadata(w http.ResponseWriter, r *http.Request) {
+	s, ok := f.slot(w, r)
+	if !ok {
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"name": s.Key.Model, "versions": []string{s.Version}, "platform": "litert",
+		"inputs": describe(s.Contract.Inputs), "outputs": describe(s.Contract.Outputs)})
+}
+
+// response is the answer to an infer request.
+type response struct {
+	ID      string         `json:"id,omitempty"`
+	Model   string         `json:"model_name"`
+	Version string         `json:"model_version"`
+	Outputs []outputTensor `json:"outputs"`
+}
+
+type outputTensor struct {
+	Name     string          `json:"name"`
+	Datatype string          `json:"datatype"`
+	Shape    []int           `json:"shape"`
+	Data     json.RawMessage `json:"data"`
+}
+
+func (f *front) infer(w http.ResponseWriter, r *http.Request) {
+	s, ok := f.slot(w, r)
+	if !ok {
+		return
+	}
+	if r.ContentLength > maxBody {
+		fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body has %d bytes, at most %d are read", r.ContentLength, maxBody))
+		return
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		var tooLong *http.MaxBytesError
+		if errors.As(err, &tooLong) {
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body is longer than %d bytes", maxBody))
+			return
+		}
+		fail(w, http.StatusBadRequest, fmt.Errorf("read the body: %w", err))
+		return
+	}
+	req, err := parse(b)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	inputs, err := req.bytes(s.Contract)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	out, by, err := f.e.Infer(ctx, s.Key.Model, inputs)
+	if err != nil {
+		fail(w, statusOf(err), err)
+		return
+	}
+	resp, err := req.answer(by, out)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	reply(w, http.StatusOK, resp)
+}
+
+// statusOf separates what the caller can wait for from what it cannot.
+func statusOf(err error) int {
+	var d *infer.Death
+	switch {
+	case errors.Is(err, infer.ErrUnknown):
+		return http.StatusNotFound
+	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrReset), errors.As(err, &d):
+		return http.StatusServiceUnavailable
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusInternalServerError
+}

@@ -1,0 +1,400 @@
+package infer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dunlin-edge/dunlin/agent/infer/frame"
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
+)
+
+// Death is why a worker is gone.
+type Death struct {
+	Reason string // "crash", "signal", "out_of_memory", "deadline", "start", "stopped"
+	Detail string
+	Words  string // the last of its standard error
+}
+
+// Error implements error.
+func (d *Death) Error() string {
+	s := "the worker is gone (" + d.Reason + "): " + d.Detail
+	if line, _, _ := strings.Cut(d.Words, "\n"); line != "" {
+		s += ": " + line
+	}
+	return s
+}
+
+const (
+	startTimeout = 15 * time.Second // spawn to first result
+	runTimeout   = 10 * time.Second // of one run
+	silence      = 20 * time.Second // without a heartbeat
+	stopTimeout  = 2 * time.Second
+	maxWords     = 8 << 10
+	workerFiles  = 64
+)
+
+// worker is one process.
+type worker struct {
+	cmd     *exec.Cmd
+	conn    *net.UnixConn
+	model   *frame.Model
+	mem     []byte
+	layout  *frame.Layout
+	free    chan int // frames that nobody uses
+	started time.Duration
+	words   *tail
+
+	dead  chan struct{} // closed when the process is gone
+	death *Death        // set before dead is closed
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan frame.Message
+	blame   *Death // why it was killed
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b.Write(p)
+	if over := t.b.Len() - maxWords; over > 0 {
+		t.b.Next(over)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
+}
+
+// spawn starts a worker for a slot and returns when it has run once. With build
+// set, it may write the cache of packed weights.
+func (s *Server) spawn(ctx context.Context, slot Slot, build bool) (*worker, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	began := time.Now()
+	w, err := s.exec(slot, build)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.handshake(ctx); err != nil {
+		w.kill(&Death{Reason: "start", Detail: err.Error()})
+		<-w.dead
+		if w.mem != nil {
+			unix.Munmap(w.mem)
+		}
+		return nil, w.death
+	}
+	w.started = time.Since(began)
+	return w, nil
+}
+
+// exec starts the process with its descriptors.
+func (s *Server) exec(slot Slot, build bool) (*worker, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "control")
+	defer theirs.Close()
+	conn, err := unixConn(pair[0])
+	if err != nil {
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	model, err := os.Open(filepath.Join(slot.Dir, filepath.FromSlash(slot.Contract.File)))
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	defer model.Close()
+	args := []string{"-lib", slot.Library, "-threads", fmt.Sprint(s.c.Threads)}
+	files := []*os.File{theirs, model}
+	if cache := s.cache(slot, build); cache != nil {
+		defer cache.Close()
+		args, files = append(args, "-cache"), append(files, cache)
+	}
+	w := &worker{conn: conn, words: &tail{}, dead: make(chan struct{}), waiting: map[uint64]chan frame.Message{}, free: make(chan int, frame.Frames)}
+	w.cmd = exec.Command(s.c.Launcher, sandbox.Arguments(sandbox.Limits{DataMB: dataLimit(slot, s.c.Class), Files: workerFiles}, s.c.Worker, args...)...)
+	w.cmd.ExtraFiles, w.cmd.Stderr = files, w.words
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := w.cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	go w.wait()
+	return w, nil
+}
+
+// dataLimit is the memory that a worker may have: generous above the budget,
+// because the budget is judged and this limit kills.
+func dataLimit(slot Slot, class string) int {
+	kb := slot.Contract.BudgetFor(class).PeakMemoryKB
+	if kb == 0 {
+		return 0
+	}
+	return int(kb>>10)*4 + 256
+}
+
+func unixConn(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "control")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// handshake learns the tensors, lays out and sends the frames and waits for the
+// first run.
+func (w *worker) handshake(ctx context.Context) error {
+	if d, ok := ctx.Deadline(); ok {
+		w.conn.SetReadDeadline(d)
+	}
+	stop := context.AfterFunc(ctx, func() { w.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, text, err := w.receive(frame.Tensors)
+	if err != nil {
+		return err
+	}
+	w.model = new(frame.Model)
+	if err := json.Unmarshal(text, w.model); err != nil {
+		return fmt.Errorf("tensors: %w", err)
+	}
+	if err := w.frames(); err != nil {
+		return err
+	}
+	if _, _, err := w.receive(frame.Ready); err != nil {
+		return err
+	}
+	w.conn.SetReadDeadline(time.Time{})
+	for f := range frame.Frames {
+		w.free <- f
+	}
+	go w.read()
+	return nil
+}
+
+func (w *worker) receive(want frame.Kind) (frame.Message, []byte, error) {
+	b := make([]byte, frame.Size+frame.MaxText)
+	n, err := w.conn.Read(b)
+	if err != nil || n == 0 {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return frame.Message{}, nil, fmt.Errorf("it did not come to its first result within %v", startTimeout)
+		}
+		return frame.Message{}, nil, errors.New("it ended while it was starting")
+	}
+	m, text, err := frame.Decode(b[:n])
+	switch {
+	case err != nil:
+		return m, nil, err
+	case m.Kind == frame.Failed:
+		return m, nil, errors.New(string(text))
+	case m.Kind != want:
+		return m, nil, fmt.Errorf("message %d came, %d was expected", m.Kind, want)
+	}
+	return m, text, nil
+}
+
+// frames makes the shared memory, seals its size and sends it.
+func (w *worker) frames() error {
+	var err error
+	if w.layout, err = frame.NewLayout(w.model); err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("dunlin-frames", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return fmt.Errorf("frames: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, int64(w.layout.Bytes)); err != nil {
+		return fmt.Errorf("frames: %w", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		return fmt.Errorf("frames: %w", err)
+	}
+	if w.mem, err = unix.Mmap(fd, 0, w.layout.Bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return fmt.Errorf("frames: %w", err)
+	}
+	_, _, err = w.conn.WriteMsgUnix(frame.Message{Kind: frame.Memory}.Encode(), unix.UnixRights(fd), nil)
+	return err
+}
+
+// read hands answers to those who wait and kills a worker that has gone silent.
+func (w *worker) read() {
+	b := make([]byte, frame.Size+frame.MaxText)
+	for {
+		w.conn.SetReadDeadline(time.Now().Add(silence))
+		n, err := w.conn.Read(b)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.kill(&Death{Reason: "deadline", Detail: fmt.Sprintf("no sign of life for %v", silence)})
+			return
+		}
+		if err != nil || n == 0 {
+			return
+		}
+		m, _, err := frame.Decode(b[:n])
+		if err != nil || m.Kind != frame.Done {
+			continue
+		}
+		w.mu.Lock()
+		c := w.waiting[m.Sequence]
+		delete(w.waiting, m.Sequence)
+		w.mu.Unlock()
+		if c != nil {
+			c <- m
+		}
+	}
+}
+
+// wait names the reason of the process's end.
+func (w *worker) wait() {
+	err := w.cmd.Wait()
+	w.mu.Lock()
+	d := w.blame
+	w.mu.Unlock()
+	if d == nil {
+		d = reason(w.cmd.ProcessState, err)
+	}
+	d.Words = strings.TrimSpace(w.words.String())
+	w.death = d
+	close(w.dead)
+	w.conn.Close()
+}
+
+// reason reads how a process ended. A crash in C ends a Go program with exit code
+// 2 and a dump, not with a signal.
+func reason(p *os.ProcessState, err error) *Death {
+	ws, ok := p.Sys().(syscall.WaitStatus)
+	switch {
+	case ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL:
+		return &Death{Reason: "out_of_memory", Detail: "killed from outside, most likely for want of memory"}
+	case ok && ws.Signaled():
+		return &Death{Reason: "signal", Detail: ws.Signal().String()}
+	case p.ExitCode() == 2:
+		return &Death{Reason: "crash", Detail: "the runtime crashed"}
+	case p.ExitCode() == 126:
+		return &Death{Reason: "start", Detail: "the sandbox could not be made"}
+	case err != nil:
+		return &Death{Reason: "start", Detail: err.Error()}
+	}
+	return &Death{Reason: "stopped", Detail: "it ended"}
+}
+
+// kill ends the process and keeps why.
+func (w *worker) kill(d *Death) {
+	w.mu.Lock()
+	if w.blame == nil {
+		w.blame = d
+	}
+	w.mu.Unlock()
+	w.cmd.Process.Kill() // gone already: then wait has its reason
+}
+
+// stop asks the process to end by closing its socket, then makes it.
+func (w *worker) stop() {
+	w.mu.Lock()
+	if w.blame == nil {
+		w.blame = &Death{Reason: "stopped", Detail: "it was replaced"}
+	}
+	w.mu.Unlock()
+	w.conn.Close()
+	timer := time.NewTimer(stopTimeout)
+	defer timer.Stop()
+	select {
+	case <-w.dead:
+	case <-timer.C:
+		w.cmd.Process.Kill()
+		<-w.dead
+	}
+	w.unmap()
+}
+
+// unmap gives the frames back once nobody can touch them.
+func (w *worker) unmap() {
+	for range frame.Frames {
+		<-w.free
+	}
+	unix.Munmap(w.mem)
+}
+
+// run fills a frame, has it run and copies the outputs. A worker that takes too
+// long is killed; a *Death says that the request may be tried elsewhere.
+func (w *worker) run(ctx context.Context, inputs [][]byte) ([][]byte, error) {
+	f := -1
+	select {
+	case f = <-w.free:
+	case <-w.dead:
+		return nil, w.death
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { w.free <- f }()
+	in, out := w.layout.Split(w.mem, f)
+	for i := range in {
+		if len(inputs) != len(in) || len(inputs[i]) != w.model.Inputs[i].Bytes {
+			return nil, fmt.Errorf("input %q: another length than the model's", w.model.Inputs[i].Name)
+		}
+		copy(in[i], inputs[i])
+	}
+	m, err := w.request(f)
+	if err != nil {
+		return nil, err
+	}
+	if m.Status != 0 {
+		return nil, fmt.Errorf("the runtime refused to run: status %d", m.Status)
+	}
+	result := make([][]byte, len(out))
+	for i := range out {
+		result[i] = bytes.Clone(out[i][:w.model.Outputs[i].Bytes])
+	}
+	return result, nil
+}
+
+// request sends one run and waits for its end. It does not end with a caller's
+// context: the frame is the worker's until it has answered or is dead.
+func (w *worker) request(f int) (frame.Message, error) {
+	c := make(chan frame.Message, 1)
+	w.mu.Lock()
+	w.next++
+	seq := w.next
+	w.waiting[seq] = c
+	w.mu.Unlock()
+	if _, err := w.conn.Write(frame.Message{Kind: frame.Run, Frame: uint32(f), Sequence: seq}.Encode()); err != nil {
+		w.kill(&Death{Reason: "crash", Detail: "its socket is closed"})
+		<-w.dead
+		return frame.Message{}, w.death
+	}
+	timer := time.NewTimer(runTimeout)
+	defer timer.Stop()
+	select {
+	case m := <-c:
+		return m, nil
+	case <-w.dead:
+	case <-timer.C:
+		w.kill(&Death{Reason: "deadline", Detail: fmt.Sprintf("a run took longer than %v", runTimeout)})
+		<-w.dead
+	}
+	return frame.Message{}, w.death
+}

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+)
+
+// Local talks to the agent that runs on this device.
+type Local struct {
+	agent, infer *http.Client
+}
+
+// NewLocal returns a client for the sockets that c names.
+func NewLocal(c Config) *Local {
+	over := func(path string) *http.Client {
+		return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}}}
+	}
+	return &Local{agent: over(c.AgentSocket()), infer: over(c.InferSocket())}
+}
+
+// LocalError is an answer of the agent that is not a success.
+type LocalError struct {
+	Code, Detail, Next string
+}
+
+// Error implements error.
+func (e *LocalError) Error() string { return e.Detail + " (" + e.Code + ")" }
+
+const maxLocalReply = 64 << 20
+
+func do(ctx context.Context, c *http.Client, method, path string, in []byte) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://local"+path, bytes.NewReader(in))
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return 0, nil, &LocalError{"agent.not_running", "the agent does not answer: " + err.Error(), "start it with 'dunlin-agent run' or look at 'systemctl status dunlin-agent'"}
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxLocalReply))
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return resp.StatusCode, b, nil
+}
+
+func (l *Local) status(ctx context.Context, method, path string) (*Status, error) {
+	code, b, err := do(ctx, l.agent, method, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if code != http.StatusOK {
+		var p problem
+		if json.Unmarshal(b, &p) != nil {
+			p = problem{"agent.answer", fmt.Sprintf("the agent answered %d", code), "look into the agent's log"}
+		}
+		return nil, &LocalError{p.Code, p.Detail, p.Next}
+	}
+	var s Status
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return &s, nil
+}
+
+// Status asks for the device's status.
+func (l *Local) Status(ctx context.Context) (*Status, error) {
+	return l.status(ctx, http.MethodGet, "/v1/status")
+}
+
+// Rollback returns a model to its previous slot and tells the status after it.
+func (l *Local) Rollback(ctx context.Context, model string) (*Status, error) {
+	return l.status(ctx, http.MethodPost, "/v1/models/"+model+"/rollback")
+}
+
+// Config asks for the configuration in effect.
+func (l *Local) Config(ctx context.Context) (string, error) {
+	_, b, err := do(ctx, l.agent, http.MethodGet, "/v1/config", nil)
+	return string(b), err
+}
+
+// Infer sends an Open Inference Protocol request body and returns the answer's
+// body. A refusal is a *LocalError that carries the front's own sentence.
+func (l *Local) Infer(ctx context.Context, model string, body []byte) ([]byte, error) {
+	code, b, err := do(ctx, l.infer, http.MethodPost, "/v2/models/"+model+"/infer", body)
+	if err != nil {
+		return nil, err
+	}
+	if code != http.StatusOK {
+		var e struct {
+			Error string `json:"error"`
+		}
+		json.Unmarshal(b, &e)
+		return nil, &LocalError{"infer.refused", e.Error, "compare the input with 'dunlin-agent ask " + model + "' without a file"}
+	}
+	return b, nil
+}
+
+// Metadata returns the Open Inference Protocol metadata of a model.
+func (l *Local) Metadata(ctx context.Context, model string) ([]byte, error) {
+	code, b, err := do(ctx, l.infer, http.MethodGet, "/v2/models/"+model, nil)
+	if err != nil {
+		return nil, err
+	}
+	if code != http.StatusOK {
+		return nil, &LocalError{"model.unknown", "this device serves no model " + model, "see 'dunlin-agent status'"}
+	}
+	return b, nil
+}

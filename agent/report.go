@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
+	"github.com/dunlin-edge/dunlin/agent/link"
+	"github.com/dunlin-edge/dunlin/agent/update"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// reporter tells the fleet: signed reports when something changed, events,
+// samples of windows that are over. It is also what the link says hello with.
+type reporter struct {
+	a     *Agent
+	wake chan struct{} // a report is due
+
+	mu      sync.Mutex
+	nonce   []byte
+	counter uint64
+}
+
+func newReporter(a *Agent) *reporter {
+	return &reporter{a: a, wake: make(chan struct{}, 1), counter: uint64(time.Now().UnixMicro())}
+}
+
+// Changed implements update.Reporter.
+func (r *reporter) Changed(string) {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Happened implements update.Reporter.
+func (r *reporter) Happened(e update.Event) {
+	now, _ := r.a.clock.Now()
+	r.append(r.a.queues.Event.Append, &wire.Event{Unix: now.Unix(), Type: e.Type, Model: e.Model, Path: e.Path, Code: e.Code, Detail: clip(e.Detail)})
+}
+
+// append queues one record; a queue that cannot be written is logged, because
+// nothing else can be done about it.
+func (r *reporter) append(to func([]byte) (uint64, error), msg any) {
+	b, err := wire.Encode(msg)
+	if err == nil {
+		_, err = to(b)
+	}
+	if err != nil {
+		r.a.log.Error("record is lost", "err", err)
+		return
+	}
+	if r.a.link != nil {
+		r.a.link.Flush()
+	}
+}
+
+// look is how often windows are looked at.
+const look = time.Second
+
+// run reports until ctx ends.
+func (r *reporter) run(ctx context.Context) error {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	var lastHost time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			r.samples(true)
+			return nil
+		case <-r.wake:
+			r.report()
+		case <-tick.C:
+			r.samples(false)
+			now, _ := r.a.clock.Now()
+			if start := alignedStart(now, r.a.watch.Window()); start.After(lastHost) {
+				if !lastHost.IsZero() {
+					r.append(r.a.queues.Sample.Append, &wire.Sample{Start: lastHost.Unix(), Seconds: int64(r.a.watch.Window() / time.Second), Host: hostMeasures(ctx, r.a.c.State)})
+				}
+				lastHost = start
+			}
+		}
+	}
+}
+
+func (r *reporter) samples(all bool) {
+	for _, s := range r.a.watch.Take(all) {
+		r.append(r.a.queues.Sample.Append, &s)
+	}
+}
+
+// report signs what the device runs now and queues it.
+func (r *reporter) report() {
+	all, err := r.a.update.Status()
+	if err != nil {
+		r.a.log.Error("status is not readable", "err", err)
+		return
+	}
+	r.mu.Lock()
+	r.counter++
+	rep := &wire.Report{Device: r.a.id.Device, Epoch: r.a.queues.Epoch, Counter: r.counter, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: posture()}
+	r.mu.Unlock()
+	env, err := wire.Sign(r.a.id.Key, wire.ReportType, rep)
+	if err != nil {
+		r.a.log.Error("report is not signed", "err", err)
+		return
+	}
+	r.append(r.a.queues.Report.Append, env)
+}
+
+func (r *reporter) clock() wire.Clock {
+	now, source := r.a.clock.Now()
+	return wire.Clock{Unix: now.Unix(), Source: source}
+}
+
+func posture() []wire.Posture {
+	var out []wire.Posture
+	for _, l := range sandbox.Posture() {
+		out = append(out, wire.Posture{Layer: l.Name, Have: l.Have, Detail: l.Detail})
+	}
+	return out
+}
+
+// Hello implements link.Device.
+func (r *reporter) Hello() *wire.Hello {
+	all, err := r.a.update.Status()
+	if err != nil {
+		r.a.log.Error("status is not readable", "err", err)
+	}
+	return &wire.Hello{
+		Protocols: []int{wire.Protocol}, Agent: Version, Epoch: r.a.queues.Epoch, Channel: r.a.id.Channel, Held: *link.Held(r.a.trust.Held()),
+		Generation: r.a.update.Generation(), Facts: r.a.c.Facts(), Models: states(all), Clock: r.clock(),
+		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State()},
+	}
+}
+
+// Welcomed implements link.Device.
+func (r *reporter) Welcomed(w *wire.Welcome) {
+	r.mu.Lock()
+	r.nonce = w.Nonce
+	r.mu.Unlock()
+	r.a.watch.SetWindow(time.Duration(w.Window) * time.Second)
+	if w.Metadata || w.Generation != r.a.update.Generation() {
+		r.a.update.Refresh()
+	}
+	// The nonce is new: what is said from now on can be proven.
+	r.Changed("")
+}
+
+// Asked implements link.Device.
+func (r *reporter) Asked(a *wire.Ask) string {
+	switch a.Verb {
+	case "hello":
+		r.a.link.Poke()
+	case "report":
+		r.Changed("")
+	default:
+		return "ask.unknown"
+	}
+	return ""
+}
+
+// Status is what the local API tells.
+func (a *Agent) Status() Status {
+	now, source := a.clock.Now()
+	s := Status{Device: a.id.Device, Agent: Version, Channel: a.id.Channel, Server: a.id.Server, Connected: a.link.Connected(), Clock: source, Now: now,
+		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}}
+	all, err := a.update.Status()
+	if err != nil {
+		s.Damage = append(s.Damage, err.Error())
+	}
+	served := map[string]int{}
+	live := a.infer.Status()
+	for i, l := range live {
+		served[l.Model] = i
+	}
+	for _, u := range all {
+		m := ModelStatus{Model: u.Model, Active: localSlot(u.Active), Candidate: localSlot(u.Candidate), Previous: localSlot(u.Previous), Step: u.Step, Rollout: u.Rollout}
+		if i, ok := served[u.Model]; ok {
+			m.PID, m.Restarts, m.LastWords = live[i].PID, live[i].Restarts, live[i].LastWords
+		}
+		s.Models = append(s.Models, m)
+	}
+	for _, q := range []interface {
+		State() wire.QueueState
+		Acked() uint64
+	}{a.queues.Report, a.queues.Sample, a.queues.Event} {
+		st := q.State()
+		s.Queues = append(s.Queues, QueueStatus{Kind: string(st.Kind), Last: st.Last, Acked: q.Acked(), Dropped: st.Dropped})
+	}
+	for _, l := range sandbox.Posture() {
+		s.Posture = append(s.Posture, LayerStatus{Layer: l.Name, Have: l.Have, Detail: l.Detail})
+	}
+	return s
+}
+
+func localSlot(s *update.SlotStatus) *SlotStatus {
+	if s == nil {
+		return nil
+	}
+	return &SlotStatus{Place: string(s.Place), Path: s.Path, Version: s.Path[strings.LastIndexByte(s.Path, '/')+1:], Bundle: s.Bundle, Runtime: s.Runtime, Verdict: string(s.Verdict), Code: s.Code, Reason: s.Reason}
+}

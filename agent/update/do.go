@@ -1,0 +1,101 @@
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/slots"
+)
+
+// prove runs the candidate in its place while the active model serves. The place
+// is hashed again first: what was written is what was signed.
+func (j *journey) prove(ctx context.Context) error {
+	c, err := j.e.candidate(j)
+	if err != nil {
+		return err
+	}
+	j.e.proving.Lock()
+	defer j.e.proving.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := j.e.verify(j); err != nil {
+		return err
+	}
+	if err := j.e.prover.Prove(ctx, c); err != nil {
+		return err
+	}
+	j.Proven = true
+	return j.e.judge(j, slots.Unknown)
+}
+
+// try writes the way back, moves the pointer and lets the candidate serve.
+func (j *journey) try(ctx context.Context) error {
+	c, err := j.e.candidate(j)
+	if err != nil {
+		return err
+	}
+	if err := j.e.switchTo(j); err != nil {
+		return err
+	}
+	if err := j.e.prover.Serve(ctx, j.model(), c); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return &Refusal{"try.serve", "the candidate does not serve: " + err.Error()}
+	}
+	j.Serving = time.Now()
+	return nil
+}
+
+// probationLook is the pause between two judgements.
+const probationLook = 250 * time.Millisecond
+
+// probation watches live requests until the judge has decided. A restart begins
+// the watch anew, at most maxTrials times.
+func (j *journey) probation(ctx context.Context) error {
+	j.Trials++
+	if j.Trials > maxTrials {
+		return &Refusal{"probation.restarts", fmt.Sprintf("the device restarted %d times while the candidate was on trial", j.Trials-1)}
+	}
+	if err := j.e.save(&j.journal); err != nil {
+		return err
+	}
+	c, err := j.e.candidate(j)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	tick := time.NewTicker(probationLook)
+	defer tick.Stop()
+	for {
+		v := j.e.prover.Judge(c, time.Since(began))
+		j.answered = v.Answered
+		switch v.Verdict {
+		case Pass:
+			return nil
+		case Fail:
+			return &Refusal{v.Code, v.Reason}
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), errByHand) {
+				return &Refusal{"rollback.by_hand", "somebody at the device asked to go back"}
+			}
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// commit is the explicit act that makes the candidate good.
+func (j *journey) commit(context.Context) error { return j.e.judge(j, slots.Good) }
+
+// report makes the signed statement due; the queue keeps it until it is
+// acknowledged.
+func (j *journey) report(context.Context) error {
+	j.e.report.Changed(j.model())
+	return nil
+}

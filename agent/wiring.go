@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/agent/link"
+	"github.com/dunlin-edge/dunlin/agent/observe"
+	"github.com/dunlin-edge/dunlin/agent/queue"
+	"github.com/dunlin-edge/dunlin/agent/update"
+	"github.com/dunlin-edge/dunlin/shared/trust"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// repository gives the update its trust over the link.
+type repository struct{ a *Agent }
+
+func (r repository) Refresh(ctx context.Context) (trust.Wish, error) {
+	w, err := r.a.trust.Refresh(ctx, link.Source{Link: r.a.link})
+	if err == nil {
+		err = r.a.clock.Raise(r.a.trust.Issued())
+	}
+	return w, err
+}
+
+func (r repository) Wish() trust.Wish { return r.a.trust.Wish() }
+
+func (r repository) Download(ctx context.Context, digest string, length int64) (string, error) {
+	return r.a.trust.Download(ctx, link.Source{Link: r.a.link}, digest, length)
+}
+
+func (r repository) Have(digest string) (string, bool) { return r.a.trust.Have(digest) }
+
+func (r repository) Forget(digest string) error { return r.a.trust.Forget(digest) }
+
+// prover gives the update its inference.
+type prover struct{ a *Agent }
+
+func keyOf(c *update.Candidate) observe.Key {
+	return observe.Key{Model: c.Model, Path: c.Path, Bundle: c.Bundle, Runtime: c.Runtime, Rollout: c.Rollout, Arm: c.Arm}
+}
+
+func slotOf(c *update.Candidate) infer.Slot {
+	return infer.Slot{Key: keyOf(c), Version: c.Version, Dir: c.Dir, Library: c.Library, Contract: c.Contract}
+}
+
+func (p *prover) Prove(ctx context.Context, c *update.Candidate) error {
+	proof, err := p.a.infer.Prove(ctx, slotOf(c))
+	var r *infer.Refusal
+	if errors.As(err, &r) {
+		return &update.Refusal{Code: r.Code, Reason: r.Reason}
+	}
+	if err == nil {
+		p.a.log.Info("proven", "release", c.Path, "golden", proof.Cases, "p95", proof.P95, "start", proof.Start, "peak_kb", proof.PeakKB)
+	}
+	return err
+}
+
+func (p *prover) Serve(ctx context.Context, model string, c *update.Candidate) error {
+	if c == nil {
+		p.a.infer.Deactivate(model)
+		return nil
+	}
+	if s, ok := p.a.infer.Active(model); ok && s.Key == keyOf(c) && s.Dir == c.Dir {
+		return nil
+	}
+	p.a.watch.Begin(keyOf(c))
+	return p.a.infer.Activate(ctx, slotOf(c))
+}
+
+func (p *prover) Judge(c *update.Candidate, since time.Duration) update.Judgement {
+	v := p.a.watch.Judge(keyOf(c), p.expect(c), since)
+	j := update.Judgement{Verdict: update.NotYet, Code: v.Code, Reason: v.Reason, Answered: v.Answered}
+	switch {
+	case v.Failed:
+		j.Verdict = update.Fail
+	case v.Passed:
+		j.Verdict = update.Pass
+	}
+	if j.Verdict != update.NotYet {
+		p.a.watch.End(keyOf(c))
+	}
+	return j
+}
+
+// expect is what the contract says of behaviour on this device.
+func (p *prover) expect(c *update.Candidate) observe.Expect {
+	e := observe.Expect{
+		Duration: time.Duration(c.Contract.Probation.Minutes * float64(time.Minute)), Requests: c.Contract.Probation.Requests,
+		P95: time.Duration(c.Contract.BudgetFor(p.a.c.Facts()["class"]).LatencyP95US) * time.Microsecond,
+	}
+	if r := c.Contract.Reference; r != nil {
+		e.Score, e.Classes = &r.Score, r.Classes
+	}
+	return e
+}
+
+// counted is a queue whose acknowledgements are believed only as far as this
+// device has said something.
+type counted struct {
+	a *Agent
+	*queue.Queue
+}
+
+// Ack draws a new epoch when the server knows more than this device: its disk was
+// set back, and numbers would come twice.
+func (q counted) Ack(epoch, sequence uint64) error {
+	err := q.Queue.Ack(epoch, sequence)
+	if !errors.Is(err, queue.ErrAhead) {
+		return err
+	}
+	q.a.log.Warn("a new epoch of numbers begins", "err", err)
+	q.a.report.Happened(update.Event{Type: "queue.renewed", Code: "queue.ahead", Detail: err.Error()})
+	err = q.a.queues.Renew()
+	q.a.link.Poke()
+	return err
+}
+
+// states are the models as reports and hellos carry them.
+func states(all []update.Status) []wire.ModelState {
+	out := make([]wire.ModelState, 0, len(all))
+	for _, s := range all {
+		out = append(out, wire.ModelState{
+			Model: s.Model, Active: slotState(s.Active), Candidate: slotState(s.Candidate), Step: s.Step,
+			Generation: s.Generation, Attempt: s.Attempt, Rollout: s.Rollout, Answered: s.Answered,
+		})
+	}
+	return out
+}
+
+// maxReason is how much of a reason travels.
+const maxReason = 512
+
+func slotState(s *update.SlotStatus) *wire.SlotState {
+	if s == nil {
+		return nil
+	}
+	return &wire.SlotState{Path: s.Path, Bundle: s.Bundle, Runtime: s.Runtime, Verdict: string(s.Verdict), Code: s.Code, Reason: clip(s.Reason), Proven: s.Proven}
+}
+
+func clip(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	return s[:maxReason]
+}
