@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -70,14 +71,50 @@ func (p papers) Install(ctx context.Context, b []byte, actor string) error {
 	return p.Service.Install(ctx, &c, actor)
 }
 
-func freshKey(t testing.TB) ed25519.PrivateKey {
-	t.Helper()
-	_, k, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+// roots are the online keys of every test's server and the ceremony made for
+// them: encrypting its keys takes a while, so that is done once.
+type roots struct {
+	keys     catalog.Keys
+	director ed25519.PrivateKey
+	dir      string // of the ceremony
 }
+
+var shared roots
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "ceremony")
+	if err == nil {
+		shared, err = newRoots(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func newRoots(dir string) (roots, error) {
+	r := roots{dir: dir}
+	for _, k := range []*ed25519.PrivateKey{&r.keys.Snapshot, &r.keys.Timestamp, &r.director} {
+		var err error
+		if _, *k, err = ed25519.GenerateKey(rand.Reader); err != nil {
+			return r, err
+		}
+	}
+	pass := func(bool) ([]byte, error) { return []byte("a passphrase of a test"), nil }
+	online := &publish.Online{Snapshot: half(r.keys.Snapshot), Timestamp: half(r.keys.Timestamp), Director: half(r.director)}
+	join := publish.JoinConfig{Dir: dir, Holder: "eve", Holders: 1, Practice: true, Online: func() (*publish.Online, error) { return online, nil }, Passphrase: pass}
+	if _, err := publish.Join(join, day0); err != nil {
+		return r, err
+	}
+	_, err := publish.Sign(dir, "eve", pass)
+	return r, err
+}
+
+// half is the public half of a key.
+func half(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) }
 
 // newServer serves a fleet without roots, devices or releases.
 func newServer(t testing.TB) *server {
@@ -100,10 +137,8 @@ func newServer(t testing.TB) *server {
 	var clock atomic.Int64 // every look at it is a millisecond later, so acts have an order
 	now := func() time.Time { return day0.Add(time.Duration(clock.Add(1)) * time.Millisecond) }
 	log := slog.New(slog.DiscardHandler)
-	keys := catalog.Keys{Snapshot: freshKey(t), Timestamp: freshKey(t)}
-	director := freshKey(t)
 	online, err := json.Marshal(map[string][]byte{
-		"catalog_snapshot": public32(keys.Snapshot), "catalog_timestamp": public32(keys.Timestamp), "director": public32(director),
+		"catalog_snapshot": half(shared.keys.Snapshot), "catalog_timestamp": half(shared.keys.Timestamp), "director": half(shared.director),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +147,7 @@ func newServer(t testing.TB) *server {
 		Store:      db,
 		Rollouts:   &rollout.Service{Store: db, Now: now, Wake: func() {}},
 		Enrolment:  enrolment{&enroll.Service{CA: ca, Store: db, Server: "https://fleet.test:8443", MQTT: "fleet.test:8883", Now: now}},
-		Catalog:    papers{&catalog.Service{Store: db, Blobs: blobs, Keys: keys, Director: director.Public().(ed25519.PublicKey), Now: now, Log: log}},
+		Catalog:    papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
 		Blobs:      blobs,
 		OnlineKeys: online, CA: ca.Cert(),
 		Waiting: func(*fleet.Rollout, []fleet.Member) string { return "" },
@@ -136,8 +171,6 @@ func newServer(t testing.TB) *server {
 	return s
 }
 
-func public32(k ed25519.PrivateKey) []byte { return k.Public().(ed25519.PublicKey) }
-
 func (s *server) access(role string, life time.Duration) string {
 	s.t.Helper()
 	x, text := fleet.NewAccess("test "+role, role, life, day0)
@@ -150,20 +183,14 @@ func (s *server) access(role string, life time.Duration) string {
 // ceremony gives the server its roots.
 func (s *server) ceremony() {
 	s.t.Helper()
-	dir := s.t.TempDir()
 	c, err := publish.NewClient(publish.ClientConfig{Server: s.http.URL, Token: s.tokens[fleet.RolePublisher], CA: s.ca})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	pass := func(bool) ([]byte, error) { return []byte("a passphrase of a test"), nil }
-	join := publish.JoinConfig{Dir: dir, Holder: "eve", Holders: 1, Practice: true, Online: func() (*publish.Online, error) { return c.Online(s.t.Context()) }, Passphrase: pass}
-	if _, err := publish.Join(join, day0); err != nil {
-		s.t.Fatal(err)
+	if online, err := c.Online(s.t.Context()); err != nil || !online.Director.Equal(half(shared.director)) {
+		s.t.Fatalf("online keys %v, %v", online, err)
 	}
-	if _, err := publish.Sign(dir, "eve", pass); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := c.Install(s.t.Context(), dir, day0); err != nil {
+	if err := c.Install(s.t.Context(), shared.dir, day0); err != nil {
 		s.t.Fatal(err)
 	}
 }
