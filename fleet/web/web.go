@@ -41,7 +41,6 @@ type Store interface {
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
 	Events(ctx context.Context, device, after string, limit int) ([]fleet.Event, error)
 	Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error)
-	Reports(ctx context.Context, device string, limit int) ([]fleet.Report, error)
 	Audit(ctx context.Context, object, after string, limit int) ([]fleet.Audit, error)
 }
 
@@ -107,7 +106,6 @@ type api struct {
 const (
 	maxBody = 6 << 20 // signed metadata is the largest
 	maxBlob = 4 << 30
-	maxPage = 1000
 )
 
 // public marks routes that need no token.
