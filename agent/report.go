@@ -15,7 +15,7 @@ import (
 // reporter tells the fleet: signed reports when something changed, events,
 // samples of windows that are over. It is also what the link says hello with.
 type reporter struct {
-	a     *Agent
+	a    *Agent
 	wake chan struct{} // a report is due
 
 	mu      sync.Mutex
