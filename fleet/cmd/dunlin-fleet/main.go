@@ -1,0 +1,107 @@
+// Command dunlin-fleet is the server: `init` makes one, `serve` runs it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dunlin-edge/dunlin/fleet/fleetd"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run carries out one command and returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{Use: "dunlin-fleet", Short: "The fleet server", SilenceErrors: true, SilenceUsage: true, Version: fleetd.Version}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetArgs(args)
+	root.AddCommand(initCmd(), serveCmd(stderr))
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(stderr, "error: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func initCmd() *cobra.Command {
+	var dir, name string
+	cmd := &cobra.Command{
+		Use: "init --name HOST", Short: "Make a server: CA, online keys, database, first admin token", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			token, err := fleetd.Init(cmd.Context(), dir, name, time.Now())
+			if err != nil {
+				return err
+			}
+			abs, err := filepath.Abs(dir)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "server %s made in %s\nfirst admin token, shown once:\n\n  %s\n\n"+
+				"next: dunlin-fleet serve --dir %s\n      export DUNLIN_SERVER=https://%s:8443 DUNLIN_CA=%s DUNLIN_TOKEN=the token above\n      dunlin keys init\n",
+				name, abs, token, abs, name, filepath.Join(abs, "ca.pem"))
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", fleetd.DefaultDir, "directory of the server")
+	cmd.Flags().StringVar(&name, "name", "", "host name that devices and people use")
+	cmd.MarkFlagRequired("name")
+	return cmd
+}
+
+func serveCmd(stderr io.Writer) *cobra.Command {
+	var dir, api, mqtt, readyFile string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the server until it is told to stop", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := fleetd.LoadConfig(dir)
+			if err != nil {
+				return err
+			}
+			if api != "" {
+				c.API = api
+			}
+			if mqtt != "" {
+				c.MQTT = mqtt
+			}
+			var level slog.Level
+			if err := level.UnmarshalText([]byte(c.Log)); err != nil {
+				return fmt.Errorf("configuration: log: %w", err)
+			}
+			log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+			return fleetd.Run(cmd.Context(), c, log, func(a fleetd.Addresses) error { return writeReady(readyFile, a) })
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", fleetd.DefaultDir, "directory of the server")
+	cmd.Flags().StringVar(&api, "api", "", "address of API and enrolment, in place of the configured one")
+	cmd.Flags().StringVar(&mqtt, "mqtt", "", "address of MQTT, in place of the configured one")
+	cmd.Flags().StringVar(&readyFile, "ready-file", "", "write the real addresses to this file as JSON once both are open")
+	return cmd
+}
+
+// writeReady makes the file appear whole.
+func writeReady(path string, a fleetd.Addresses) error {
+	if path == "" {
+		return nil
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", b, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

@@ -1,0 +1,92 @@
+package fleetd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/rollout"
+)
+
+// enrolment is enroll.Service as the API wants it.
+type enrolment struct{ *enroll.Service }
+
+func (e enrolment) Token(ctx context.Context, channel string, labels map[string]string, max int, expires time.Duration, actor string) (*fleet.EnrolToken, string, error) {
+	return e.NewToken(ctx, enroll.TokenRequest{Channel: channel, Labels: labels, Max: max, Expires: expires}, actor)
+}
+
+// ceremony is catalog.Service as the API wants it.
+type ceremony struct{ *catalog.Service }
+
+func (c ceremony) Install(ctx context.Context, body []byte, actor string) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	var x catalog.Ceremony
+	if err := d.Decode(&x); err != nil {
+		return fleet.ErrBadRequest.With("ceremony: %v", err)
+	}
+	return c.Service.Install(ctx, &x, actor)
+}
+
+// watched tells watchers what people do to rollouts.
+type watched struct {
+	*rollout.Service
+	hub *hub
+}
+
+func (w watched) Pause(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error) {
+	defer w.hub.changed(id)
+	return w.Service.Pause(ctx, id, reason, actor)
+}
+
+func (w watched) Resume(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error) {
+	defer w.hub.changed(id)
+	return w.Service.Resume(ctx, id, reason, actor)
+}
+
+func (w watched) Abort(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error) {
+	defer w.hub.changed(id)
+	return w.Service.Abort(ctx, id, reason, actor)
+}
+
+// hub tells watchers that a rollout changed. A slow watcher misses nothing but
+// the number of changes.
+type hub struct {
+	mu       sync.Mutex
+	watchers map[string]map[chan struct{}]bool
+}
+
+func newHub() *hub { return &hub{watchers: map[string]map[chan struct{}]bool{}} }
+
+func (h *hub) changed(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.watchers[id] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (h *hub) watch(id string) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watchers[id] == nil {
+		h.watchers[id] = map[chan struct{}]bool{}
+	}
+	h.watchers[id][c] = true
+	return c, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if delete(h.watchers[id], c); len(h.watchers[id]) == 0 {
+			delete(h.watchers, id)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+// Package fleetd wires the server together: database, blobs, broker, catalog,
+// director, rollouts, telemetry and API in one process. Reading Run is reading
+// the server. It can be imported, for tests and laboratories.
+package fleetd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/blob"
+	"github.com/dunlin-edge/dunlin/fleet/broker"
+	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/director"
+	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/rollout"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite"
+	"github.com/dunlin-edge/dunlin/fleet/telemetry"
+	"github.com/dunlin-edge/dunlin/fleet/web"
+)
+
+// Version of the server, set when it is built.
+var Version = "0.0.0-dev"
+
+// Addresses are where a server really listens.
+type Addresses struct {
+	API  string `json:"api"`
+	MQTT string `json:"mqtt"`
+	PID  int    `json:"pid"`
+}
+
+// server is everything that runs.
+type server struct {
+	c    Config
+	log  *slog.Logger
+	keys *keys
+	db   *sqlite.DB
+
+	blobs     *blob.Dir
+	catalog   *catalog.Service
+	director  *director.Service
+	enrol     *enroll.Service
+	telemetry *telemetry.Ingest
+	rollouts  *rollout.Service
+	loop      *rollout.Loop
+	broker    *broker.Broker
+	hub       *hub
+	told      chan struct{} // the outbox has something
+}
+
+// Run serves until ctx ends. Ready is called once both addresses are open.
+func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addresses) error) error {
+	s := &server{c: c, log: log, hub: newHub(), told: make(chan struct{}, 1)}
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		if err := s.db.Close(); err != nil {
+			log.Error("close database", "err", err)
+		}
+	}()
+	api, err := net.Listen("tcp", c.API)
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	defer api.Close()
+	if err := s.startBroker(); err != nil {
+		return err
+	}
+	s.enrol.Server = "https://" + net.JoinHostPort(c.Name, port(api.Addr().String()))
+	s.enrol.MQTT = net.JoinHostPort(c.Name, port(s.broker.Addr()))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.broker.Run(ctx) })
+	g.Go(func() error { return s.loop.Run(ctx) })
+	g.Go(func() error { return s.tell(ctx) })
+	g.Go(func() error { return s.resign(ctx) })
+	g.Go(func() error { return s.serveAPI(ctx, api) })
+	if err := ready(Addresses{API: loopback(api.Addr().String()), MQTT: loopback(s.broker.Addr()), PID: os.Getpid()}); err != nil {
+		return err
+	}
+	log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", Version)
+	err = g.Wait()
+	log.Info("stopped", "err", err)
+	return err
+}
+
+func port(addr string) string {
+	_, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return ""
+	}
+	return p
+}
+
+// loopback is how this machine reaches an address that is open to all.
+func loopback(addr string) string {
+	host, p, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return net.JoinHostPort("127.0.0.1", p)
+	}
+	return addr
+}
+
+// open builds the services over what the directory holds.
+func (s *server) open(ctx context.Context) error {
+	var err error
+	if s.keys, err = loadKeys(s.c.Dir); err != nil {
+		return err
+	}
+	if s.blobs, err = blob.Open(filepath.Join(s.c.Dir, "blobs")); err != nil {
+		return err
+	}
+	if s.db, err = sqlite.Open(ctx, filepath.Join(s.c.Dir, databaseFile)); err != nil {
+		return err
+	}
+	// Whoever was online before is told so again by the broker.
+	if err := s.db.SetOnlineExactly(ctx, nil); err != nil {
+		return err
+	}
+	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Now: time.Now, Log: s.log}
+	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
+	s.enrol = &enroll.Service{CA: s.keys.ca, Store: s.db, Now: time.Now}
+	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
+	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	return nil
+}
+
+// admitTimeout bounds the look-up of a certificate at a handshake.
+const admitTimeout = 5 * time.Second
+
+func (s *server) startBroker() error {
+	scratch := filepath.Join(s.c.Dir, "broker")
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
+		return err
+	}
+	var err error
+	s.broker, err = broker.Start(broker.Config{
+		Addr: s.c.MQTT, Dir: scratch, Cert: s.keys.server, CAs: s.keys.ca.Pool(),
+		Admit: func(c *x509.Certificate) error {
+			ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
+			defer cancel()
+			return s.enrol.Admit(ctx, c)
+		},
+		Devices: s.telemetry, Metadata: s, Blobs: s, Log: s.log,
+	})
+	return err
+}
+
+func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
+	h := web.New(web.Config{
+		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs,
+		OnlineKeys: s.keys.online, CA: s.keys.ca.Cert(), Waiting: rollout.Waiting,
+		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: Version, Log: s.log,
+	})
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.keys.server}},
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.ServeTLS(l, "", "") }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve the API: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := srv.Shutdown(grace)
+	if serveErr := <-done; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	return err
+}
+
+// resignEvery is how often it is looked whether the catalog is to be signed anew.
+const resignEvery = time.Hour
+
+func (s *server) resign(ctx context.Context) error {
+	tick := time.NewTicker(resignEvery)
+	defer tick.Stop()
+	for {
+		if err := s.catalog.Resign(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("the catalog cannot be signed anew", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package fleetd
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite"
+)
+
+// Files of a server's directory.
+const (
+	databaseFile  = "fleet.db"
+	caFile        = "ca.pem"
+	caKeyFile     = "ca-key.pem"
+	serverFile    = "server.pem"
+	serverKeyFile = "server-key.pem"
+	onlineFile    = "online-keys.json"
+)
+
+// onlineKeys are the three keys that a server signs with, as stored.
+type onlineKeys struct {
+	Snapshot  []byte `json:"catalog_snapshot"` // ed25519 seed
+	Timestamp []byte `json:"catalog_timestamp"`
+	Director  []byte `json:"director"`
+}
+
+// keys is every secret of a server.
+type keys struct {
+	ca       *enroll.CA
+	server   tls.Certificate
+	catalog  catalog.Keys
+	director ed25519.PrivateKey
+	online   []byte // JSON of the public halves
+}
+
+// Init makes a server in dir and returns the text of its first admin token, which
+// is nowhere else. A directory that holds a server is refused.
+func Init(ctx context.Context, dir, name string, now time.Time) (token string, err error) {
+	if _, err := os.Stat(filepath.Join(dir, databaseFile)); err == nil {
+		return "", fmt.Errorf("%s holds a server already", dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	ca, err := enroll.NewCA(name, now)
+	if err != nil {
+		return "", err
+	}
+	caKey, err := ca.Key()
+	if err != nil {
+		return "", err
+	}
+	names := []string{name, "localhost", "127.0.0.1", "::1"}
+	cert, key, err := ca.Server(names, now)
+	if err != nil {
+		return "", err
+	}
+	seed := func() []byte { b := make([]byte, ed25519.SeedSize); rand.Read(b); return b } // never fails
+	online, err := json.MarshalIndent(onlineKeys{seed(), seed(), seed()}, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	c := Defaults()
+	c.Name = name
+	conf, err := yaml.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+		mode os.FileMode
+	}{{caFile, ca.Cert(), 0o644}, {caKeyFile, caKey, 0o600}, {serverFile, cert, 0o644}, {serverKeyFile, key, 0o600}, {onlineFile, online, 0o600}, {configFile, conf, 0o644}} {
+		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
+			return "", err
+		}
+	}
+	return firstAccess(ctx, dir, now)
+}
+
+// firstAccess makes the database with the first admin; it is the last thing that
+// Init does, so an interrupted one can be repeated.
+func firstAccess(ctx context.Context, dir string, now time.Time) (string, error) {
+	path := filepath.Join(dir, databaseFile)
+	db, err := sqlite.Open(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	x, token := fleet.NewAccess("first admin", fleet.RoleAdmin, 0, now)
+	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "server", Act: "server.init", Object: x.ID}
+	return token, db.CreateAccess(ctx, x, a)
+}
+
+func loadKeys(dir string) (*keys, error) {
+	read := func(name string) []byte { b, _ := os.ReadFile(filepath.Join(dir, name)); return b } // what is missing does not parse
+	k := &keys{}
+	var err error
+	if k.ca, err = enroll.LoadCA(read(caFile), read(caKeyFile)); err != nil {
+		return nil, fmt.Errorf("keys in %s: %w", dir, err)
+	}
+	if k.server, err = tls.X509KeyPair(read(serverFile), read(serverKeyFile)); err != nil {
+		return nil, fmt.Errorf("keys in %s: %w", dir, err)
+	}
+	var o onlineKeys
+	if err := json.Unmarshal(read(onlineFile), &o); err != nil {
+		return nil, fmt.Errorf("%s in %s: %w", onlineFile, dir, err)
+	}
+	for _, seed := range [][]byte{o.Snapshot, o.Timestamp, o.Director} {
+		if len(seed) != ed25519.SeedSize {
+			return nil, fmt.Errorf("%s in %s: a key is damaged", onlineFile, dir)
+		}
+	}
+	k.catalog = catalog.Keys{Snapshot: ed25519.NewKeyFromSeed(o.Snapshot), Timestamp: ed25519.NewKeyFromSeed(o.Timestamp)}
+	k.director = ed25519.NewKeyFromSeed(o.Director)
+	k.online, err = json.Marshal(map[string][]byte{
+		"catalog_snapshot": publicOf(k.catalog.Snapshot), "catalog_timestamp": publicOf(k.catalog.Timestamp), "director": publicOf(k.director),
+	})
+	return k, err
+}
+
+func publicOf(k ed25519.PrivateKey) ed25519.PublicKey {
+	var p crypto.PublicKey = k.Public()
+	return p.(ed25519.PublicKey) // what an ed25519 key always gives
+}
