@@ -12,10 +12,6 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
 
-// minCached is the length of a model from which packed weights are worth a file;
-// smaller ones start no faster with it.
-const minCached = 1 << 20
-
 // cachePath names the file by everything that packed weights depend on. The
 // runtime does not notice another model's weights of the same shape.
 func (s *Server) cachePath(slot Slot) string {
@@ -28,7 +24,7 @@ func (s *Server) cachePath(slot Slot) string {
 // what was written is removed: used, it would give wrong answers without a word.
 func (s *Server) cache(slot Slot, build bool) *os.File {
 	st, err := os.Stat(filepath.Join(slot.Dir, filepath.FromSlash(slot.Contract.File)))
-	if err != nil || st.Size() < minCached || s.c.CacheDir == "" {
+	if err != nil || st.Size() < s.c.CacheMin || s.c.CacheDir == "" {
 		return nil
 	}
 	path := s.cachePath(slot)

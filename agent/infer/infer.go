@@ -8,12 +8,10 @@ package infer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
@@ -35,8 +33,10 @@ type Config struct {
 	// Launcher is the program that runs the sandbox, the agent itself; Worker is
 	// dunlin-infer.
 	Launcher, Worker string
-	// CacheDir keeps packed weights.
+	// CacheDir keeps packed weights of models of at least CacheMin bytes (0: 1 MiB;
+	// smaller ones start no faster with them).
 	CacheDir string
+	CacheMin int64
 	Class    string // hardware class, for budgets
 	Threads  int
 	Monitor  *observe.Monitor
@@ -50,7 +50,6 @@ type Server struct {
 	mu     sync.RWMutex
 	models map[string]*line
 	closed bool
-	wg     sync.WaitGroup // supervisors
 }
 
 // line is one model that is served.
@@ -63,12 +62,20 @@ type line struct {
 const maxQueued = 128
 
 // New returns a Server that serves nothing yet.
-func New(c Config) *Server { return &Server{c: c, models: map[string]*line{}} }
+func New(c Config) *Server {
+	if c.CacheMin == 0 {
+		c.CacheMin = 1 << 20
+	}
+	return &Server{c: c, models: map[string]*line{}}
+}
 
 // Errors of requests.
 var (
 	ErrUnknown = errors.New("this device serves no such model")
 	ErrBusy    = errors.New("too many requests are waiting")
+	// ErrInputs is wrapped when inputs are not as many and as long as the active
+	// slot's tensors.
+	ErrInputs = errors.New("the inputs do not fit the model")
 	// ErrReset is given to callers of a model that carries state when its worker
 	// died: what they said before is forgotten.
 	ErrReset = errors.New("the model's worker died and its state is lost")
@@ -78,30 +85,37 @@ var (
 // has run once before the first request reaches it, requests under way finish on
 // the old one. After an error the old slot still serves.
 func (s *Server) Activate(ctx context.Context, slot Slot) error {
-	n := s.newServed(slot)
-	if err := n.start(ctx); err != nil {
+	w, err := s.spawn(ctx, slot, false)
+	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		n.stop()
-		return errors.New("the agent is stopping")
+	old, err := s.take(s.newServed(slot, w))
+	if err != nil {
+		w.stop()
+		return err
 	}
-	l := s.models[slot.Key.Model]
-	if l == nil {
-		l = &line{queue: make(chan struct{}, maxQueued)}
-		s.models[slot.Key.Model] = l
-	}
-	old := l.active
-	l.active = n
-	s.mu.Unlock()
-	s.wg.Go(n.supervise)
+	s.c.Log.Info("serving", "model", slot.Key.Model, "version", slot.Version, "pid", w.cmd.Process.Pid, "start", w.started)
 	if old != nil {
 		old.retire()
 	}
-	s.c.Log.Info("serving", "model", slot.Key.Model, "version", slot.Version, "pid", n.pid())
 	return nil
+}
+
+// take makes n the slot of its model and returns the one before.
+func (s *Server) take(n *served) (old *served, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errors.New("the agent is stopping")
+	}
+	l := s.models[n.slot.Key.Model]
+	if l == nil {
+		l = &line{queue: make(chan struct{}, maxQueued)}
+		s.models[n.slot.Key.Model] = l
+	}
+	old, l.active = l.active, n
+	go n.supervise() // retire waits for it
+	return old, nil
 }
 
 // Deactivate stops serving a model.
@@ -110,7 +124,7 @@ func (s *Server) Deactivate(model string) {
 	l := s.models[model]
 	delete(s.models, model)
 	s.mu.Unlock()
-	if l != nil && l.active != nil {
+	if l != nil {
 		l.active.retire()
 	}
 }
@@ -125,7 +139,6 @@ func (s *Server) Close() {
 	for _, l := range lines {
 		l.active.retire()
 	}
-	s.wg.Wait()
 }
 
 // Active returns the slot that serves a model.
@@ -146,54 +159,79 @@ func (s *Server) Models() []string {
 	return slices.Sorted(maps.Keys(s.models))
 }
 
-// acquire takes the active slot and keeps it from stopping until release.
-func (s *Server) acquire(model string) (*served, chan struct{}, error) {
+// Ready tells whether a worker of the model's active slot lives.
+func (s *Server) Ready(model string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	l := s.models[model]
 	if l == nil {
-		return nil, nil, ErrUnknown
+		return false
+	}
+	w, _ := l.active.worker()
+	return w != nil
+}
+
+// enter takes a place among the model's requests.
+func (s *Server) enter(model string) (leave func(), err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	l := s.models[model]
+	if l == nil {
+		return nil, ErrUnknown
 	}
 	select {
 	case l.queue <- struct{}{}:
+		return func() { <-l.queue }, nil
 	default:
-		return nil, nil, ErrBusy
+		return nil, ErrBusy
+	}
+}
+
+// acquire keeps the active slot from stopping until requests.Done.
+func (s *Server) acquire(model string) (*served, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	l := s.models[model]
+	if l == nil {
+		return nil, ErrUnknown
 	}
 	l.active.requests.Add(1)
-	return l.active, l.queue, nil
+	return l.active, nil
 }
 
 // Infer runs the active slot of a model on inputs, each as long as its tensor,
 // in the contract's order, and returns copies of the outputs with the slot that
 // answered. A request whose worker died is tried once more, unless the model
-// carries state.
+// carries state; one whose slot is replaced before it had a worker goes to the
+// slot that took over.
 func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]byte, Slot, error) {
-	v, queue, err := s.acquire(model)
+	leave, err := s.enter(model)
 	if err != nil {
 		return nil, Slot{}, err
 	}
-	defer func() { <-queue }()
-	defer v.requests.Done()
-	began := time.Now()
-	out, err := v.run(ctx, inputs)
-	var dead *Death
-	if errors.As(err, &dead) && ctx.Err() == nil {
-		if v.slot.Contract.Carries() {
-			err = fmt.Errorf("%w: %w", ErrReset, err)
-		} else {
-			out, err = v.run(ctx, inputs)
+	defer leave()
+	for {
+		v, err := s.acquire(model)
+		if err != nil {
+			return nil, Slot{}, err
 		}
+		r, err := v.try(ctx, inputs)
+		v.requests.Done()
+		if errors.Is(err, errLeft) {
+			continue
+		}
+		// A caller who went away and a bad request say nothing about the model.
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, ErrInputs) {
+			s.c.Monitor.Add(v.observation(inputs, r, err))
+		}
+		return r.outputs, v.slot, err
 	}
-	if ctx.Err() == nil {
-		s.c.Monitor.Add(v.observation(inputs, out, err, time.Since(began)))
-	}
-	return out, v.slot, err
 }
 
 // Status is one served model.
 type Status struct {
 	Model     string
-	PID       int
+	PID       int // 0 while there is no worker
 	Restarts  int
 	LastWords string // of the last worker that died
 }
@@ -204,9 +242,7 @@ func (s *Server) Status() []Status {
 	defer s.mu.RUnlock()
 	var out []Status
 	for _, m := range slices.Sorted(maps.Keys(s.models)) {
-		v := s.models[m].active
-		restarts, words := v.history()
-		out = append(out, Status{Model: m, PID: v.pid(), Restarts: restarts, LastWords: words})
+		out = append(out, s.models[m].active.status())
 	}
 	return out
 }

@@ -137,11 +137,11 @@ func (s *Server) golden(ctx context.Context, slot Slot, w *worker, p *Proof) err
 	p.Cases = cases.N
 	j := newJudge(c, cases)
 	for i := range cases.N {
-		out, err := w.run(ctx, inputsOf(c, cases, i))
+		r, err := w.run(ctx, inputsOf(c, cases, i))
 		if err != nil {
 			return err
 		}
-		j.look(i, out)
+		j.look(i, r.outputs)
 	}
 	p.Golden = cases.N - len(j.failed)
 	if err := j.verdict(); err != nil {

@@ -3,6 +3,7 @@ package infer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -12,32 +13,31 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// served is a slot with its worker, which is replaced when it dies.
+// served is a slot with its worker, which is replaced when it dies. Only supervise
+// starts, replaces and ends workers.
 type served struct {
 	s        *Server
 	slot     Slot
 	requests sync.WaitGroup // under way
+	leaving  chan struct{}  // closed when another slot has taken over
+	stop     chan struct{}  // closed when the last request is done
+	finished chan struct{}  // closed when supervise has returned
 
 	mu       sync.Mutex
 	w        *worker       // nil while there is none
 	changed  chan struct{} // closed when w changes
 	restarts int
 	words    string
-	retired  bool
-	done     chan struct{} // closed by retire
 }
 
-func (s *Server) newServed(slot Slot) *served {
-	return &served{s: s, slot: slot, changed: make(chan struct{}), done: make(chan struct{})}
-}
+// errLeft tells that a request found no worker and another slot has taken over.
+var errLeft = errors.New("the slot serves no more")
 
-func (v *served) start(ctx context.Context) error {
-	w, err := v.s.spawn(ctx, v.slot, false)
-	if err != nil {
-		return err
+func (s *Server) newServed(slot Slot, w *worker) *served {
+	return &served{
+		s: s, slot: slot, w: w, changed: make(chan struct{}),
+		leaving: make(chan struct{}), stop: make(chan struct{}), finished: make(chan struct{}),
 	}
-	v.set(w)
-	return nil
 }
 
 func (v *served) set(w *worker) {
@@ -54,102 +54,99 @@ func (v *served) worker() (*worker, chan struct{}) {
 	return v.w, v.changed
 }
 
-func (v *served) pid() int {
-	w, _ := v.worker()
-	if w == nil {
-		return 0
-	}
-	return w.cmd.Process.Pid
-}
-
-func (v *served) history() (int, string) {
+// status is PID zero while there is no worker.
+func (v *served) status() Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.restarts, v.words
+	st := Status{Model: v.slot.Key.Model, Restarts: v.restarts, LastWords: v.words}
+	if v.w != nil {
+		st.PID = v.w.cmd.Process.Pid
+	}
+	return st
 }
 
-// restartMax bounds the pause before a worker that keeps dying is replaced.
-const restartMax = 30 * time.Second
+const (
+	restartMin = 50 * time.Millisecond // the pause before a worker that died is replaced
+	restartMax = 30 * time.Second      // its bound when workers keep dying
+	lived      = time.Minute           // after which a death is a new story
+)
 
-// supervise replaces the worker until the slot is retired.
+// supervise replaces the worker until the slot is told to stop.
 func (v *served) supervise() {
-	pause := 50 * time.Millisecond
-	for {
-		w, _ := v.worker()
-		began := time.Now()
+	defer close(v.finished)
+	pause := restartMin
+	for w, _ := v.worker(); w != nil; w = v.replace(&pause) {
 		select {
-		case <-v.done:
+		case <-v.stop:
+			w.stop()
 			return
 		case <-w.dead:
 		}
-		select {
-		case <-v.done:
-			return
-		default:
-		}
-		v.mu.Lock()
-		v.restarts++
-		v.words = w.death.Error()
-		v.mu.Unlock()
-		v.set(nil)
-		w.unmap()
-		v.s.c.Monitor.Crashed(v.slot.Key)
-		v.s.c.Log.Warn("worker died", "model", v.slot.Key.Model, "version", v.slot.Version, "reason", w.death.Reason, "words", w.death.Words)
-		if time.Since(began) > time.Minute {
-			pause = 50 * time.Millisecond
-		}
-		for !v.replace(&pause) {
-			select {
-			case <-v.done:
-				return
-			default:
-			}
+		v.mourn(w)
+		if time.Since(w.born) > lived {
+			pause = restartMin
 		}
 	}
 }
 
-// replace starts another worker after a jittered pause and tells whether one
-// serves.
-func (v *served) replace(pause *time.Duration) bool {
-	timer := time.NewTimer(*pause/2 + rand.N(*pause))
-	defer timer.Stop()
-	*pause = min(2**pause, restartMax)
-	select {
-	case <-v.done:
-		return true
-	case <-timer.C:
-	}
-	w, err := v.s.spawn(context.Background(), v.slot, false)
-	if err != nil {
-		v.s.c.Log.Warn("worker does not start", "model", v.slot.Key.Model, "err", err)
-		return false
-	}
-	v.set(w)
-	return true
-}
-
-// retire ends the worker after the requests under way.
-func (v *served) retire() {
-	v.requests.Wait()
-	v.stop()
-}
-
-func (v *served) stop() {
+// mourn takes a dead worker out of service.
+func (v *served) mourn(w *worker) {
 	v.mu.Lock()
-	again := v.retired
-	v.retired = true
-	w := v.w
+	v.restarts++
+	v.words = w.death.Error()
 	v.mu.Unlock()
-	if !again {
-		close(v.done)
+	v.set(nil)
+	w.unmap()
+	v.s.c.Monitor.Crashed(v.slot.Key)
+	v.s.c.Log.Warn("worker died", "model", v.slot.Key.Model, "version", v.slot.Version, "reason", w.death.Reason, "words", w.death.Words)
+}
+
+// replace starts another worker after a jittered pause, as often as it takes. It
+// returns nil when the slot is to stop.
+func (v *served) replace(pause *time.Duration) *worker {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan struct{})
+	defer func() { cancel(); <-ended }()
+	go func() {
+		defer close(ended)
+		select {
+		case <-v.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for {
+		timer := time.NewTimer(*pause/2 + rand.N(*pause))
+		*pause = min(2**pause, restartMax)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		w, err := v.s.spawn(ctx, v.slot, false)
+		if err == nil {
+			v.set(w)
+			return w
+		}
+		if ctx.Err() == nil {
+			v.s.c.Log.Warn("worker does not start", "model", v.slot.Key.Model, "err", err)
+		}
 	}
-	if w != nil {
-		w.stop()
-	}
+}
+
+// retire ends the worker after the requests under way. Those that wait for a
+// worker go to the slot that has taken over.
+func (v *served) retire() {
+	close(v.leaving)
+	v.requests.Wait()
+	close(v.stop)
+	<-v.finished
 }
 
 // run waits for a worker and runs it. The wait is bounded by ctx.
-func (v *served) run(ctx context.Context, inputs [][]byte) ([][]byte, error) {
+func (v *served) run(ctx context.Context, inputs [][]byte) (result, error) {
 	for {
 		w, changed := v.worker()
 		if w != nil {
@@ -161,26 +158,43 @@ func (v *served) run(ctx context.Context, inputs [][]byte) ([][]byte, error) {
 		}
 		select {
 		case <-changed:
-		case <-v.done:
-			return nil, ErrUnknown
+		case <-v.leaving:
+			return result{}, errLeft
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return result{}, ctx.Err()
 		}
 	}
 }
 
+// try runs a request, once more when its worker died under it, unless the model
+// carries state.
+func (v *served) try(ctx context.Context, inputs [][]byte) (result, error) {
+	r, err := v.run(ctx, inputs)
+	var dead *Death
+	if !errors.As(err, &dead) || ctx.Err() != nil {
+		return r, err
+	}
+	if v.slot.Contract.Carries() {
+		return r, fmt.Errorf("%w: %w", ErrReset, err)
+	}
+	return v.run(ctx, inputs)
+}
+
 // observation is what a request tells about the model.
-func (v *served) observation(inputs, outputs [][]byte, err error, took time.Duration) observe.Observation {
-	o := observe.Observation{Key: v.slot.Key, Took: took, Code: failureCode(err), Input: math.NaN()}
+func (v *served) observation(inputs [][]byte, r result, err error) observe.Observation {
+	c := v.slot.Contract
+	o := observe.Observation{Key: v.slot.Key, Took: r.took, Code: failureCode(err), Input: math.NaN()}
+	if c.Reference != nil {
+		o.Bins = &c.Reference.Score
+	}
 	if err != nil {
 		return o
 	}
-	c := v.slot.Contract
 	if len(inputs) > 0 {
 		o.Input = meanOf(real(&c.Inputs[0], inputs[0]))
 	}
 	for i := range c.Outputs {
-		values := real(&c.Outputs[i], outputs[i])
+		values := real(&c.Outputs[i], r.outputs[i])
 		for _, x := range values {
 			o.NaN = o.NaN || math.IsNaN(x) || math.IsInf(x, 0)
 		}
@@ -207,14 +221,7 @@ func failureCode(err error) string {
 
 // real are the real values of a tensor's bytes.
 func real(t *bundle.Tensor, b []byte) []float64 {
-	values := bundle.Values(t.DType, b)
-	if t.Quant == nil || len(t.Quant.Scale) != 1 || len(t.Quant.Zero) != 1 {
-		return values
-	}
-	for i, x := range values {
-		values[i] = float64(t.Quant.Scale[0]) * (x - float64(t.Quant.Zero[0]))
-	}
-	return values
+	return t.Quant.Real(bundle.Values(t.DType, b), t.Shape)
 }
 
 // highest is the index and value of the highest number, -1 when there is none.

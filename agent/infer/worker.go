@@ -19,6 +19,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/infer/frame"
 	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // Death is why a worker is gone.
@@ -31,15 +32,20 @@ type Death struct {
 // Error implements error.
 func (d *Death) Error() string {
 	s := "the worker is gone (" + d.Reason + "): " + d.Detail
-	if line, _, _ := strings.Cut(d.Words, "\n"); line != "" {
-		s += ": " + line
+	for line := range strings.Lines(d.Words) {
+		// The runtime chats at the start.
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "INFO:") && !strings.HasPrefix(line, "WARNING:") {
+			return s + ": " + line
+		}
 	}
 	return s
 }
 
 const (
 	startTimeout = 15 * time.Second // spawn to first result
-	runTimeout   = 10 * time.Second // of one run
+	runTimeout   = 10 * time.Second // of one run, at most
+	minTimeout   = 2 * time.Second  // of one run, at least: the processor may be busy
+	overBudget   = 50               // times its latency budget is a hang
 	silence      = 20 * time.Second // without a heartbeat
 	stopTimeout  = 2 * time.Second
 	maxWords     = 8 << 10
@@ -54,7 +60,9 @@ type worker struct {
 	mem     []byte
 	layout  *frame.Layout
 	free    chan int // frames that nobody uses
-	started time.Duration
+	born    time.Time
+	started time.Duration // spawn to first result
+	timeout time.Duration // of one run
 	words   *tail
 
 	dead  chan struct{} // closed when the process is gone
@@ -93,22 +101,30 @@ func (t *tail) String() string {
 func (s *Server) spawn(ctx context.Context, slot Slot, build bool) (*worker, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	began := time.Now()
 	w, err := s.exec(slot, build)
 	if err != nil {
 		return nil, err
 	}
 	if err := w.handshake(ctx); err != nil {
-		w.kill(&Death{Reason: "start", Detail: err.Error()})
+		d := &Death{Reason: "start", Detail: err.Error()}
+		if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			d = &Death{Reason: "deadline", Detail: fmt.Sprintf("it did not come to its first result within %v", startTimeout)}
+		}
+		if !errors.Is(err, errEnded) {
+			w.kill(d)
+		}
 		<-w.dead
 		if w.mem != nil {
 			unix.Munmap(w.mem)
 		}
 		return nil, w.death
 	}
-	w.started = time.Since(began)
+	w.started = time.Since(w.born)
 	return w, nil
 }
+
+// errEnded says that the process closed its socket: how it ended says why.
+var errEnded = errors.New("it ended while it was starting")
 
 // exec starts the process with its descriptors.
 func (s *Server) exec(slot Slot, build bool) (*worker, error) {
@@ -128,14 +144,19 @@ func (s *Server) exec(slot Slot, build bool) (*worker, error) {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	defer model.Close()
+	st, err := model.Stat()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
 	args := []string{"-lib", slot.Library, "-threads", fmt.Sprint(s.c.Threads)}
 	files := []*os.File{theirs, model}
 	if cache := s.cache(slot, build); cache != nil {
 		defer cache.Close()
 		args, files = append(args, "-cache"), append(files, cache)
 	}
-	w := &worker{conn: conn, words: &tail{}, dead: make(chan struct{}), waiting: map[uint64]chan frame.Message{}, free: make(chan int, frame.Frames)}
-	w.cmd = exec.Command(s.c.Launcher, sandbox.Arguments(sandbox.Limits{DataMB: dataLimit(slot, s.c.Class), Files: workerFiles}, s.c.Worker, args...)...)
+	w := &worker{born: time.Now(), conn: conn, timeout: timeoutOf(slot.Contract.BudgetFor(s.c.Class)), words: &tail{}, dead: make(chan struct{}), waiting: map[uint64]chan frame.Message{}, free: make(chan int, frame.Frames)}
+	w.cmd = exec.Command(s.c.Launcher, sandbox.Arguments(sandbox.Limits{DataMB: dataLimit(slot.Contract.BudgetFor(s.c.Class), st.Size()), Files: workerFiles}, s.c.Worker, args...)...)
 	w.cmd.ExtraFiles, w.cmd.Stderr = files, w.words
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := w.cmd.Start(); err != nil {
@@ -146,14 +167,21 @@ func (s *Server) exec(slot Slot, build bool) (*worker, error) {
 	return w, nil
 }
 
-// dataLimit is the memory that a worker may have: generous above the budget,
-// because the budget is judged and this limit kills.
-func dataLimit(slot Slot, class string) int {
-	kb := slot.Contract.BudgetFor(class).PeakMemoryKB
-	if kb == 0 {
-		return 0
+// timeoutOf is how long one run may take before the worker counts as hanging.
+func timeoutOf(b bundle.Budget) time.Duration {
+	if b.LatencyP95US == 0 {
+		return runTimeout
 	}
-	return int(kb>>10)*4 + 256
+	return min(max(overBudget*time.Duration(b.LatencyP95US)*time.Microsecond, minTimeout), runTimeout)
+}
+
+// dataLimit is the memory in MB that a worker may have: generous above the
+// budget, because the budget is judged and this limit kills.
+func dataLimit(b bundle.Budget, model int64) int {
+	if b.PeakMemoryKB > 0 {
+		return int(b.PeakMemoryKB>>10)*4 + 256
+	}
+	return int(model>>20)*4 + 1024
 }
 
 func unixConn(fd int) (*net.UnixConn, error) {
@@ -188,7 +216,9 @@ func (w *worker) handshake(ctx context.Context) error {
 	if _, _, err := w.receive(frame.Ready); err != nil {
 		return err
 	}
-	w.conn.SetReadDeadline(time.Time{})
+	if !stop() {
+		return ctx.Err()
+	}
 	for f := range frame.Frames {
 		w.free <- f
 	}
@@ -198,23 +228,27 @@ func (w *worker) handshake(ctx context.Context) error {
 
 func (w *worker) receive(want frame.Kind) (frame.Message, []byte, error) {
 	b := make([]byte, frame.Size+frame.MaxText)
-	n, err := w.conn.Read(b)
-	if err != nil || n == 0 {
+	for {
+		n, err := w.conn.Read(b)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return frame.Message{}, nil, fmt.Errorf("it did not come to its first result within %v", startTimeout)
+			return frame.Message{}, nil, err
 		}
-		return frame.Message{}, nil, errors.New("it ended while it was starting")
+		if err != nil || n == 0 {
+			return frame.Message{}, nil, errEnded
+		}
+		m, text, err := frame.Decode(b[:n])
+		switch {
+		case err != nil:
+			return m, nil, err
+		case m.Kind == frame.Heartbeat:
+		case m.Kind == frame.Failed:
+			return m, nil, errors.New(string(text))
+		case m.Kind != want:
+			return m, nil, fmt.Errorf("message %d came, %d was expected", m.Kind, want)
+		default:
+			return m, text, nil
+		}
 	}
-	m, text, err := frame.Decode(b[:n])
-	switch {
-	case err != nil:
-		return m, nil, err
-	case m.Kind == frame.Failed:
-		return m, nil, errors.New(string(text))
-	case m.Kind != want:
-		return m, nil, fmt.Errorf("message %d came, %d was expected", m.Kind, want)
-	}
-	return m, text, nil
 }
 
 // frames makes the shared memory, seals its size and sends it.
@@ -339,37 +373,55 @@ func (w *worker) unmap() {
 	unix.Munmap(w.mem)
 }
 
+// result is what one run gave.
+type result struct {
+	outputs [][]byte      // copies
+	took    time.Duration // of the run alone, without waiting
+}
+
 // run fills a frame, has it run and copies the outputs. A worker that takes too
 // long is killed; a *Death says that the request may be tried elsewhere.
-func (w *worker) run(ctx context.Context, inputs [][]byte) ([][]byte, error) {
+func (w *worker) run(ctx context.Context, inputs [][]byte) (result, error) {
+	if err := w.fits(inputs); err != nil {
+		return result{}, err
+	}
 	f := -1
 	select {
 	case f = <-w.free:
 	case <-w.dead:
-		return nil, w.death
+		return result{}, w.death
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return result{}, ctx.Err()
 	}
 	defer func() { w.free <- f }()
 	in, out := w.layout.Split(w.mem, f)
 	for i := range in {
-		if len(inputs) != len(in) || len(inputs[i]) != w.model.Inputs[i].Bytes {
-			return nil, fmt.Errorf("input %q: another length than the model's", w.model.Inputs[i].Name)
-		}
 		copy(in[i], inputs[i])
 	}
 	m, err := w.request(f)
 	if err != nil {
-		return nil, err
+		return result{}, err
 	}
 	if m.Status != 0 {
-		return nil, fmt.Errorf("the runtime refused to run: status %d", m.Status)
+		return result{}, fmt.Errorf("the runtime refused to run: status %d", m.Status)
 	}
-	result := make([][]byte, len(out))
+	r := result{outputs: make([][]byte, len(out)), took: time.Duration(min(m.Micros, uint64(startTimeout/time.Microsecond))) * time.Microsecond}
 	for i := range out {
-		result[i] = bytes.Clone(out[i][:w.model.Outputs[i].Bytes])
+		r.outputs[i] = bytes.Clone(out[i][:w.model.Outputs[i].Bytes])
 	}
-	return result, nil
+	return r, nil
+}
+
+func (w *worker) fits(inputs [][]byte) error {
+	if len(inputs) != len(w.model.Inputs) {
+		return fmt.Errorf("%d inputs, the model has %d: %w", len(inputs), len(w.model.Inputs), ErrInputs)
+	}
+	for i, t := range w.model.Inputs {
+		if len(inputs[i]) != t.Bytes {
+			return fmt.Errorf("input %q has %d bytes, the tensor %d: %w", t.Name, len(inputs[i]), t.Bytes, ErrInputs)
+		}
+	}
+	return nil
 }
 
 // request sends one run and waits for its end. It does not end with a caller's
@@ -382,18 +434,25 @@ func (w *worker) request(f int) (frame.Message, error) {
 	w.waiting[seq] = c
 	w.mu.Unlock()
 	if _, err := w.conn.Write(frame.Message{Kind: frame.Run, Frame: uint32(f), Sequence: seq}.Encode()); err != nil {
-		w.kill(&Death{Reason: "crash", Detail: "its socket is closed"})
-		<-w.dead
+		// The process has closed its end: it is dying, and its end says why.
+		timer := time.NewTimer(stopTimeout)
+		defer timer.Stop()
+		select {
+		case <-w.dead:
+		case <-timer.C:
+			w.kill(&Death{Reason: "crash", Detail: "its socket is closed"})
+			<-w.dead
+		}
 		return frame.Message{}, w.death
 	}
-	timer := time.NewTimer(runTimeout)
+	timer := time.NewTimer(w.timeout)
 	defer timer.Stop()
 	select {
 	case m := <-c:
 		return m, nil
 	case <-w.dead:
 	case <-timer.C:
-		w.kill(&Death{Reason: "deadline", Detail: fmt.Sprintf("a run took longer than %v", runTimeout)})
+		w.kill(&Death{Reason: "deadline", Detail: fmt.Sprintf("a run took longer than %v", w.timeout)})
 		<-w.dead
 	}
 	return frame.Message{}, w.death

@@ -22,13 +22,16 @@ type Key struct {
 // Observation is one request that a worker answered or failed.
 type Observation struct {
 	Key     Key
-	Took    time.Duration // of the model's run and of waiting for it
+	Took    time.Duration // of the model's run, without waiting
 	Code    string        // of the failure; empty: answered
 	Watched bool          // Class and Score are set
 	Class   int           // index of the highest watched output
 	Score   float64       // its value
 	NaN     bool          // an output held a non-finite value
 	Input   float64       // mean of the first input; NaN: not measured
+	// Bins are the contract's reference scores: live ones are counted in the same
+	// bins, so that they can be compared and added up. Nil: 20 over 0..1.
+	Bins *sketch.Histogram
 }
 
 const (
@@ -50,10 +53,16 @@ type window struct {
 }
 
 func newWindow(k Key, start time.Time) *window {
-	return &window{key: k, start: start, errors: map[string]uint64{}, score: sketch.NewHistogram(0, 1, scoreBins)}
+	return &window{key: k, start: start, errors: map[string]uint64{}}
 }
 
 func (w *window) add(o Observation) {
+	if w.requests == 0 {
+		w.score = sketch.NewHistogram(0, 1, scoreBins)
+		if o.Bins != nil && o.Bins.Valid() {
+			w.score = sketch.NewHistogram(o.Bins.Lo, o.Bins.Hi, len(o.Bins.Bins))
+		}
+	}
 	w.requests++
 	if o.Code != "" {
 		w.errors[o.Code]++

@@ -30,7 +30,7 @@ const (
 )
 
 // heartbeat is the pause between two signs of life.
-const heartbeat = time.Second
+const heartbeat = 5 * time.Second
 
 func main() {
 	lib := flag.String("lib", "", "the runtime's library")
@@ -58,6 +58,7 @@ type worker struct {
 // the agent closes the socket.
 func (w *worker) run() error {
 	began := time.Now()
+	go beat()
 	lib, err := litert.Open(w.lib)
 	if err != nil {
 		return err
@@ -102,7 +103,6 @@ func (w *worker) run() error {
 	if err := send(frame.Message{Kind: frame.Ready, Micros: uint64(time.Since(began).Microseconds())}, nil); err != nil {
 		return err
 	}
-	go beat()
 	return serve(c, sets)
 }
 
@@ -191,8 +191,8 @@ func send(m frame.Message, text []byte) error {
 	return err
 }
 
-// beat tells that the process lives while the model runs, and ends it when nobody
-// listens any more.
+// beat tells that the process lives while the runtime is busy, and ends it when
+// nobody listens any more.
 func beat() {
 	for range time.Tick(heartbeat) {
 		if send(frame.Message{Kind: frame.Heartbeat}, nil) != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,8 +59,9 @@ func setLimit(resource int, n uint64) error {
 	return unix.Setrlimit(resource, &unix.Rlimit{Cur: n, Max: n})
 }
 
-// Posture says which layers this kernel gives, by trying what can be tried
-// without harm, and which this version does not have yet.
+// Posture says which layers surround every worker: those of the list, because the
+// launcher starts none without them, and by name those that this version does not
+// have yet.
 func Posture() []Layer {
 	var out []Layer
 	for _, l := range layers {
@@ -84,6 +86,8 @@ func Main(args []string) int {
 		return fail("arguments", fmt.Errorf("limits %q and %q are no numbers", args[0], args[1]))
 	}
 	l := Limits{DataMB: data, Files: files}
+	// Some layers belong to a thread; the one that takes them becomes the worker.
+	runtime.LockOSThread()
 	for _, layer := range layers {
 		if err := layer.apply(l); err != nil {
 			return fail(layer.name, err)
