@@ -3,6 +3,11 @@ package fleet
 // Every code that the server sends, with its next step and HTTP status.
 var (
 	ErrInternal         = &Error{"internal.error", "the server could not do this", "look into the server's log with the request's id", 500}
+	ErrServerExists     = &Error{"server.exists", "the directory holds a server already", "serve it with 'dunlin-fleet serve', or name another --dir", 409}
+	ErrServerAbsent     = &Error{"server.absent", "the directory holds no server", "make one with 'dunlin-fleet init --name HOST'", 404}
+	ErrServerConfig     = &Error{"server.config", "the configuration is not understood", "mend fleet.yaml", 422}
+	ErrServerKeys       = &Error{"server.keys", "a key of the server is missing or damaged", "bring the directory back from a backup", 500}
+	ErrServerAddress    = &Error{"server.address", "the server cannot listen at its address", "end what listens there, or pass --api and --mqtt", 500}
 	ErrBadRequest       = &Error{"request.malformed", "the request is not understood", "compare it with the API description at /openapi.yaml", 400}
 	ErrTooLarge         = &Error{"request.too_large", "the body is longer than is read here", "send less", 413}
 	ErrKeyReused        = &Error{"request.key_reused", "this idempotency key came with another request before", "use a new key for a new request", 422}

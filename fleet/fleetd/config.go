@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/dunlin-edge/dunlin/fleet"
 )
 
 // Config is everything that can be set, read from one strict YAML file in the
@@ -44,7 +47,7 @@ func LoadConfig(dir string) (Config, error) {
 	c.Dir = dir
 	b, err := os.ReadFile(filepath.Join(dir, configFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return c, fmt.Errorf("%s holds no server; run 'dunlin-fleet init --name HOST --dir %s' first", dir, dir)
+		return c, fleet.ErrServerAbsent.With("%s holds no server", dir)
 	}
 	if err != nil {
 		return c, fmt.Errorf("read configuration: %w", err)
@@ -52,10 +55,16 @@ func LoadConfig(dir string) (Config, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return c, fmt.Errorf("configuration %s: %w", configFile, err)
+		return c, fleet.ErrServerConfig.With("%s: %v", configFile, err)
 	}
-	if c.Name == "" || c.Heartbeat < time.Second || c.Heartbeat > 24*time.Hour {
-		return c, fmt.Errorf("configuration %s: a name, and a heartbeat of 1s to 24h wanted", configFile)
+	var level slog.Level
+	switch {
+	case c.Name == "":
+		return c, fleet.ErrServerConfig.With("%s: name: the host name is missing", configFile)
+	case c.Heartbeat < time.Second || c.Heartbeat > 24*time.Hour:
+		return c, fleet.ErrServerConfig.With("%s: heartbeat %v: 1s to 24h wanted", configFile, c.Heartbeat)
+	case level.UnmarshalText([]byte(c.Log)) != nil:
+		return c, fleet.ErrServerConfig.With("%s: log %q: debug, info, warn or error wanted", configFile, c.Log)
 	}
 	return c, nil
 }

@@ -72,7 +72,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addresses) 
 	}()
 	api, err := net.Listen("tcp", c.API)
 	if err != nil {
-		return fmt.Errorf("listen for the API: %w", err)
+		return fleet.ErrServerAddress.With("listen for the API: %v", err)
 	}
 	defer api.Close()
 	if err := s.startBroker(); err != nil {
@@ -86,10 +86,10 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addresses) 
 	g.Go(func() error { return s.tell(ctx) })
 	g.Go(func() error { return s.resign(ctx) })
 	g.Go(func() error { return s.serveAPI(ctx, api) })
-	if err := ready(Addresses{API: loopback(api.Addr().String()), MQTT: loopback(s.broker.Addr()), PID: os.Getpid()}); err != nil {
-		return err
-	}
-	log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", Version)
+	g.Go(func() error {
+		log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", Version)
+		return ready(Addresses{API: loopback(api.Addr().String()), MQTT: loopback(s.broker.Addr()), PID: os.Getpid()})
+	})
 	err = g.Wait()
 	log.Info("stopped", "err", err)
 	return err
@@ -155,7 +155,10 @@ func (s *server) startBroker() error {
 		},
 		Devices: s.telemetry, Metadata: s, Blobs: s, Log: s.log,
 	})
-	return err
+	if err != nil {
+		return fleet.ErrServerAddress.With("listen for MQTT: %v", err)
+	}
+	return nil
 }
 
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -50,7 +49,7 @@ type keys struct {
 // is nowhere else. A directory that holds a server is refused.
 func Init(ctx context.Context, dir, name string, now time.Time) (token string, err error) {
 	if _, err := os.Stat(filepath.Join(dir, databaseFile)); err == nil {
-		return "", fmt.Errorf("%s holds a server already", dir)
+		return "", fleet.ErrServerExists.With("%s holds a server already", dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
@@ -110,18 +109,18 @@ func loadKeys(dir string) (*keys, error) {
 	k := &keys{}
 	var err error
 	if k.ca, err = enroll.LoadCA(read(caFile), read(caKeyFile)); err != nil {
-		return nil, fmt.Errorf("keys in %s: %w", dir, err)
+		return nil, fleet.ErrServerKeys.With("%s: %v", dir, err)
 	}
 	if k.server, err = tls.X509KeyPair(read(serverFile), read(serverKeyFile)); err != nil {
-		return nil, fmt.Errorf("keys in %s: %w", dir, err)
+		return nil, fleet.ErrServerKeys.With("%s: %v", dir, err)
 	}
 	var o onlineKeys
 	if err := json.Unmarshal(read(onlineFile), &o); err != nil {
-		return nil, fmt.Errorf("%s in %s: %w", onlineFile, dir, err)
+		return nil, fleet.ErrServerKeys.With("%s in %s: %v", onlineFile, dir, err)
 	}
 	for _, seed := range [][]byte{o.Snapshot, o.Timestamp, o.Director} {
 		if len(seed) != ed25519.SeedSize {
-			return nil, fmt.Errorf("%s in %s: a key is damaged", onlineFile, dir)
+			return nil, fleet.ErrServerKeys.With("%s in %s: a key is damaged", onlineFile, dir)
 		}
 	}
 	k.catalog = catalog.Keys{Snapshot: ed25519.NewKeyFromSeed(o.Snapshot), Timestamp: ed25519.NewKeyFromSeed(o.Timestamp)}

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/fleetd"
 )
 
@@ -29,11 +31,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.AddCommand(initCmd(), serveCmd(stderr))
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &fleet.Error{Code: "usage.flag", Message: err.Error(), Next: "run '" + cmd.CommandPath() + " --help'"}
+	})
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(stderr, "error: %v\n", err)
+		printError(stderr, err)
 		return 1
 	}
 	return 0
+}
+
+// printError writes what went wrong, its code and the next step.
+func printError(w io.Writer, err error) {
+	var outward *fleet.Error
+	if !errors.As(err, &outward) {
+		fmt.Fprintf(w, "error: %v\n", err)
+		return
+	}
+	fmt.Fprintf(w, "error: %v\n  next: %s\n", outward, outward.Next)
 }
 
 func initCmd() *cobra.Command {
@@ -78,7 +93,7 @@ func serveCmd(stderr io.Writer) *cobra.Command {
 			}
 			var level slog.Level
 			if err := level.UnmarshalText([]byte(c.Log)); err != nil {
-				return fmt.Errorf("configuration: log: %w", err)
+				return err // LoadConfig has read it once
 			}
 			log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 			return fleetd.Run(cmd.Context(), c, log, func(a fleetd.Addresses) error { return writeReady(readyFile, a) })
