@@ -25,6 +25,7 @@ var wantRoles = map[string]string{
 	"GET /v1/devices/{id}/events":   fleet.RoleViewer,
 	"GET /v1/devices/{id}/samples":  fleet.RoleViewer,
 	"GET /v1/models":                fleet.RoleViewer,
+	"GET /v1/models/{model}":        fleet.RoleViewer,
 	"GET /v1/releases":              fleet.RoleViewer,
 	"GET /v1/rollouts":              fleet.RoleViewer,
 	"GET /v1/rollouts/{id}":         fleet.RoleViewer,
@@ -101,7 +102,7 @@ func TestRoutes(t *testing.T) {
 // example is a path of a route with something in place of its parameters.
 func example(route string) (method, path string) {
 	method, path, _ = strings.Cut(route, " ")
-	return method, strings.NewReplacer("{id}", "nobody", "{digest}", "sha256:"+strings.Repeat("0", 64), "{role}", "dev").Replace(path)
+	return method, strings.NewReplacer("{id}", "nobody", "{model}", "nothing", "{digest}", "sha256:"+strings.Repeat("0", 64), "{role}", "dev").Replace(path)
 }
 
 // stopped tells whether a request was refused for who sent it.

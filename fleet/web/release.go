@@ -9,6 +9,7 @@ import (
 func (a *api) releaseRoutes() {
 	route(a, get("/v1/releases", "list-releases", "List releases"), fleet.RoleViewer, a.listReleases)
 	route(a, get("/v1/models", "list-models", "List models with their newest release per channel"), fleet.RoleViewer, a.listModels)
+	route(a, get("/v1/models/{model}", "get-model", "List a model's releases in every channel"), fleet.RoleViewer, a.getModel)
 	route(a, get("/v1/catalog/metadata", "get-catalog", "The newest metadata of every catalog role"), fleet.RoleViewer, a.catalogMetadata)
 }
 
@@ -41,6 +42,23 @@ func (a *api) listModels(ctx context.Context, _ *struct{}) (*page[ReleaseView], 
 			seen[k] = true
 			items = append(items, viewRelease(r))
 		}
+	}
+	return paged(items, 0, nil), nil
+}
+
+func (a *api) getModel(ctx context.Context, in *struct {
+	Model string `path:"model" maxLength:"64"`
+}) (*page[ReleaseView], error) {
+	rs, err := a.Store.Releases(ctx, fleet.ReleaseFilter{Model: in.Model})
+	if err != nil {
+		return nil, err
+	}
+	if len(rs) == 0 {
+		return nil, fleet.ErrModelUnknown.With("no release of a model %q is published", in.Model)
+	}
+	items := make([]ReleaseView, len(rs))
+	for i, r := range rs {
+		items[i] = viewRelease(r)
 	}
 	return paged(items, 0, nil), nil
 }

@@ -33,6 +33,7 @@ type DeviceView struct {
 	Proof      string            `json:"proof,omitempty" enum:"proven,claimed,"`
 	ReportedAt *time.Time        `json:"reported_at,omitempty"`
 	Models     []ModelView       `json:"models"`
+	Dropped    map[string]uint64 `json:"dropped,omitempty" doc:"records that the device's full queues had to drop, by kind"`
 	Wish       *WishView         `json:"wish,omitempty"`
 }
 
@@ -67,6 +68,14 @@ type WishView struct {
 func viewDevice(d *fleet.Device) DeviceView {
 	v := DeviceView{ID: d.ID, Status: d.Status, Channel: d.Channel, Class: d.Class(), Labels: orEmpty(d.Labels), Facts: orEmpty(d.Facts), Agent: d.Agent, Online: d.Online,
 		LastSeen: when(d.LastSeen), Enrolled: when(d.Enrolled), Generation: d.Generation, Proof: d.Proof, ReportedAt: when(d.ReportedAt), Models: []ModelView{}}
+	for _, q := range d.Queues {
+		if q.Dropped > 0 {
+			if v.Dropped == nil {
+				v.Dropped = map[string]uint64{}
+			}
+			v.Dropped[string(q.Kind)] = q.Dropped
+		}
+	}
 	for _, m := range d.Models {
 		v.Models = append(v.Models, ModelView{Model: m.Model, Active: viewSlot(m.Active), Candidate: viewSlot(m.Candidate), Step: m.Step, Rollout: m.Rollout, Attempt: m.Attempt})
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // programs are built once for all scripts.
-var programs = []string{"./fleet/cmd/dunlin"}
+var programs = []string{"./fleet/cmd/dunlin", "./fleet/cmd/dunlin-fleet", "./agent/cmd/dunlin-agent"}
 
 const root = "../.."
 
@@ -63,7 +63,7 @@ func TestJourneys(t *testing.T) {
 			e.Setenv("RUNTIME", runtime)
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"cut": cut, "flip": flip},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"cut": cut, "flip": flip, "secret": secret, "ready": ready, "api": api, "device": device},
 	})
 }
 

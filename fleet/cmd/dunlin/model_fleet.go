@@ -34,7 +34,7 @@ func (c *cli) modelShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show MODEL", Short: "List the releases of a model", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.releases(cmd, "/v1/releases", url.Values{"model": {args[0]}})
+			return c.releases(cmd, "/v1/models/"+url.PathEscape(args[0]), url.Values{})
 		},
 	}
 }
