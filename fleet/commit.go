@@ -3,7 +3,8 @@ package fleet
 // Commit is everything that one action of a rollout changes. A store writes all
 // of it in one transaction or nothing: the rollout's row, the members, the gate
 // evaluations, the device's new wish with its signed metadata, the notification
-// of the device, and the audit row.
+// of the device, and the audit row. A member that a device has settled since it
+// was read is not overwritten: the commit is refused with ErrRolloutState.
 type Commit struct {
 	Epoch       int64 // of the lease; a store refuses an older one with ErrLeaseLost
 	Rollout     Rollout

@@ -39,6 +39,7 @@ type Device struct {
 	Proof      string            // of the newest report: Proven or Claimed
 	Nonce      []byte            // newest given out in a welcome
 	Counter    uint64            // of the newest report in Epoch
+	Queues     []wire.QueueState // what it keeps for us and had to drop, from the newest hello
 }
 
 // Class is the device's hardware class: its strata in rollouts.

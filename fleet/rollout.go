@@ -24,7 +24,7 @@ type Spec struct {
 	Stages   []StageSpec `json:"stages,omitempty"`
 	Control  *int        `json:"control_percent,omitempty"` // held back until the last gate, default 10
 	Bake     Duration    `json:"bake,omitempty"`            // of stages that set none
-	Silence  Duration    `json:"silence,omitempty"`         // after an acknowledged assignment, default 15 min
+	Silence  Duration    `json:"silence,omitempty"`         // not heard of for so long with an acknowledged assignment, default 15 min
 	Attempt  int64       `json:"attempt,omitempty"`         // raise it to try a bad pair again
 }
 
@@ -80,6 +80,10 @@ type Member struct {
 	Settled  time.Time
 	Before   *Item     // what the device was to run before; nil: nothing
 	Undone   time.Time // when the wish was taken back after a halt or an abort; zero: not
+
+	// Of the device, when the member is read; a store does not keep them here.
+	Heard   time.Time // when the device was last heard of; zero: never
+	Revoked bool
 }
 
 // Outcomes of a member.

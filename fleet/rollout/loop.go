@@ -65,6 +65,11 @@ const (
 	leaseName = "rollouts"
 	leaseTTL  = 15 * time.Second
 	lookAgain = 5 * time.Second // also renews the lease
+	retry     = time.Second     // after somebody else changed the rollout meanwhile
+
+	// batch is how many actions are carried out before the members are read
+	// again: what the first devices of a stage tell stops the rest of it.
+	batch = 64
 )
 
 // Run carries out what is due until ctx ends.
@@ -93,8 +98,7 @@ func (l *Loop) Run(ctx context.Context) error {
 // Step carries out everything that is due now, in every open rollout, and says
 // when time alone makes more due.
 func (l *Loop) Step(ctx context.Context) (next time.Time, err error) {
-	epoch, ok, err := l.Store.Lease(ctx, leaseName, l.Holder, leaseTTL, l.Now())
-	if err != nil || !ok {
+	if _, ok, err := l.lease(ctx); err != nil || !ok {
 		return time.Time{}, err
 	}
 	open, err := l.Store.OpenRollouts(ctx)
@@ -103,7 +107,7 @@ func (l *Loop) Step(ctx context.Context) (next time.Time, err error) {
 	}
 	var errs []error
 	for i := range open {
-		at, err := l.advance(ctx, epoch, &open[i])
+		at, err := l.advance(ctx, &open[i])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("rollout %s: %w", open[i].ID, err))
 		}
@@ -114,24 +118,34 @@ func (l *Loop) Step(ctx context.Context) (next time.Time, err error) {
 	return next, errors.Join(errs...)
 }
 
-// advance plans and acts until nothing is due.
-func (l *Loop) advance(ctx context.Context, epoch int64, r *fleet.Rollout) (time.Time, error) {
+func (l *Loop) lease(ctx context.Context) (epoch int64, ok bool, err error) {
+	return l.Store.Lease(ctx, leaseName, l.Holder, leaseTTL, l.Now())
+}
+
+// advance plans and acts until nothing is due, or until the lease or the rollout
+// is in other hands.
+func (l *Loop) advance(ctx context.Context, r *fleet.Rollout) (time.Time, error) {
 	for {
+		epoch, ok, err := l.lease(ctx)
+		if err != nil || !ok {
+			return time.Time{}, err
+		}
 		members, err := l.Store.Members(ctx, r.ID)
 		if err != nil {
 			return time.Time{}, err
 		}
 		actions := Plan(r, members, l.Now())
 		if len(actions) == 0 {
-			return Next(r, members), nil
+			return Next(r, members, l.Now()), nil
 		}
-		for _, a := range actions {
-			if err := l.act(ctx, epoch, r, members, a); err != nil {
+		for _, a := range actions[:min(len(actions), batch)] {
+			err := l.act(ctx, epoch, r, members, a)
+			if errors.Is(err, fleet.ErrRolloutState) || errors.Is(err, fleet.ErrLeaseLost) {
+				return l.Now().Add(retry), nil
+			}
+			if err != nil {
 				return time.Time{}, fmt.Errorf("%s %s: %w", a.Kind, a.Device, err)
 			}
-		}
-		if l.Changed != nil {
-			l.Changed(r.ID)
 		}
 	}
 }
@@ -173,6 +187,9 @@ func (l *Loop) act(ctx context.Context, epoch int64, r *fleet.Rollout, members [
 		return err
 	}
 	*r = c.Rollout
+	if l.Changed != nil {
+		l.Changed(r.ID)
+	}
 	l.Log.Info("rollout", "rollout", r.ID, "act", string(a.Kind), "stage", a.Stage, "device", a.Device, "code", a.Code, "reason", a.Reason)
 	return nil
 }

@@ -22,6 +22,7 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	default:
 		return nil
 	}
+	members = present(members)
 	if out := silences(r, members, now); len(out) > 0 {
 		return out
 	}
@@ -51,23 +52,36 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	return []Action{{Kind: PassStage, Stage: r.Stage, Evaluations: evals}}
 }
 
-// Next is when time alone can make something due; zero: never.
-func Next(r *fleet.Rollout, members []fleet.Member) time.Time {
+// present leaves out devices whose identity was revoked before they had an
+// outcome: nothing is to be had from them.
+func present(members []fleet.Member) []fleet.Member {
+	out := make([]fleet.Member, 0, len(members))
+	for _, m := range members {
+		if !m.Revoked || m.Outcome != "" {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Next is when time alone can make something due after now, at which nothing is;
+// zero: never.
+func Next(r *fleet.Rollout, members []fleet.Member, now time.Time) time.Time {
 	if r.Status != fleet.RolloutRunning {
 		return time.Time{}
 	}
 	var next time.Time
 	sooner := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
+		if t.After(now) && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
 	}
 	if b := r.Stages[r.Stage].Baking; !b.IsZero() {
 		sooner(b.Add(bakeOf(r)))
 	}
-	for _, m := range members {
+	for _, m := range present(members) {
 		if waits(m) {
-			sooner(m.Acked.Add(time.Duration(r.Spec.Silence)))
+			sooner(silentAt(r, m))
 		}
 	}
 	return next
@@ -88,10 +102,16 @@ func bakeOf(r *fleet.Rollout) time.Duration {
 // waits tells whether an acknowledged device still owes its outcome.
 func waits(m fleet.Member) bool { return m.Outcome == "" && !m.Acked.IsZero() }
 
+// silentAt is when an acknowledged device becomes silent unless it is heard of. A
+// device that is heard of may take its time: a download is long on a thin link.
+func silentAt(r *fleet.Rollout, m fleet.Member) time.Time {
+	return later(m.Acked, m.Heard).Add(time.Duration(r.Spec.Silence))
+}
+
 func silences(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	var out []Action
 	for _, m := range members {
-		if waits(m) && !now.Before(m.Acked.Add(time.Duration(r.Spec.Silence))) {
+		if waits(m) && !now.Before(silentAt(r, m)) {
 			out = append(out, Action{Kind: Silent, Stage: m.Stage, Device: m.Device})
 		}
 	}
@@ -166,26 +186,20 @@ func admissions(r *fleet.Rollout, members []fleet.Member) []Action {
 	return out
 }
 
-// settled tells whether every device up to the present stage is good, but for
-// the pending that a stage may leave behind.
+// settled tells whether every device up to the present stage has its outcome, but
+// for the pending that each stage may leave behind.
 func settled(r *fleet.Rollout, members []fleet.Member) bool {
-	size, pending := 0, 0
+	pending := 0
 	for _, m := range members {
-		if m.Stage > r.Stage {
-			continue
-		}
 		switch {
-		case m.Outcome != "":
+		case m.Stage > r.Stage || m.Outcome != "":
 		case m.Assigned.IsZero() || !m.Acked.IsZero():
 			return false
-		default:
+		case m.Stage == r.Stage:
 			pending++
 		}
-		if m.Stage == r.Stage {
-			size++
-		}
 	}
-	return float64(pending) <= pendingShare*float64(size) || pending == 0
+	return float64(pending) <= pendingShare*float64(stageSize(members, r.Stage))
 }
 
 func stageSize(members []fleet.Member, stage int) int {

@@ -99,6 +99,19 @@ func (w *world) answer(outcome func(device string) (string, string)) {
 	}
 }
 
+// outcomes lets devices that acknowledged tell theirs.
+func (w *world) outcomes(outcome func(device string) (string, string)) {
+	for i := range w.members {
+		m := &w.members[i]
+		if m.Acked.IsZero() || m.Outcome != "" {
+			continue
+		}
+		if o, code := outcome(m.Device); o != "" {
+			m.Outcome, m.Code, m.Settled = o, code, w.now
+		}
+	}
+}
+
 func good(string) (string, string) { return fleet.OutcomeGood, "" }
 
 func spec(stages ...fleet.StageSpec) fleet.Spec {
@@ -191,7 +204,7 @@ func TestSilenceNeedsAnAcknowledgement(t *testing.T) {
 			w.members[i].Acked = w.now
 		}
 	}
-	if next := Next(w.r, w.members); !next.Equal(w.now.Add(DefaultSilence)) {
+	if next := Next(w.r, w.members, w.now); !next.Equal(w.now.Add(DefaultSilence)) {
 		t.Fatalf("next look at %v", next)
 	}
 	w.now = w.now.Add(DefaultSilence)
@@ -204,6 +217,114 @@ func TestSilenceNeedsAnAcknowledgement(t *testing.T) {
 	}
 	if silent != 1 {
 		t.Fatalf("%d devices silent", silent)
+	}
+}
+
+func TestADeviceThatIsHeardOfIsNotSilent(t *testing.T) {
+	w := newWorld(spec(), devices(1))
+	w.settle()
+	m := &w.members[0]
+	m.Acked = w.now
+	for range 20 { // a long download
+		w.now = w.now.Add(DefaultSilence / 2)
+		m.Heard = w.now
+		w.settle()
+	}
+	if m.Outcome != "" {
+		t.Fatalf("%s while it was heard of", m.Outcome)
+	}
+	if next := Next(w.r, w.members, w.now); !next.Equal(m.Heard.Add(DefaultSilence)) {
+		t.Fatalf("next look at %v", next)
+	}
+	w.now = w.now.Add(DefaultSilence)
+	w.settle()
+	if m.Outcome != fleet.OutcomeSilent {
+		t.Fatal("a device that is not heard of does not become silent")
+	}
+}
+
+func TestARevokedDeviceHoldsNobodyUp(t *testing.T) {
+	for _, assigned := range []bool{false, true} {
+		w := newWorld(spec(), devices(8))
+		if assigned {
+			w.settle()
+		}
+		w.members[0].Revoked = true
+		for range 100 {
+			w.settle()
+			w.answer(func(d string) (string, string) {
+				if d == w.members[0].Device {
+					return "", ""
+				}
+				return good(d)
+			})
+			w.now = w.now.Add(time.Minute)
+		}
+		if w.r.Status != fleet.RolloutCompleted {
+			t.Errorf("assigned %v: %s, waits: %s", assigned, w.r.Status, Waiting(w.r, w.members))
+		}
+		if n := w.admitted[w.members[0].Device]; n > 0 != assigned {
+			t.Errorf("assigned %v: admitted %d times", assigned, n)
+		}
+	}
+}
+
+func TestAFifthMayBePending(t *testing.T) {
+	for _, c := range []struct {
+		away int
+		want string
+	}{{20, fleet.RolloutCompleted}, {21, fleet.RolloutRunning}} {
+		no := 0
+		one := spec(fleet.StageSpec{Count: 1}, fleet.StageSpec{Count: 101})
+		one.Control = &no
+		w := newWorld(one, devices(101))
+		for range 50 {
+			w.settle()
+			for _, m := range w.members[1 : 101-c.away] {
+				if x := w.at(m.Device); !x.Assigned.IsZero() && x.Acked.IsZero() {
+					x.Acked, x.Outcome, x.Settled = w.now, fleet.OutcomeGood, w.now
+				}
+			}
+			if x := &w.members[0]; x.Outcome == "" {
+				x.Acked, x.Outcome, x.Settled = w.now, fleet.OutcomeGood, w.now
+			}
+			w.now = w.now.Add(time.Minute)
+		}
+		if w.r.Status != c.want {
+			t.Errorf("%d of 100 away: %s, want %s", c.away, w.r.Status, c.want)
+		}
+	}
+}
+
+// TestNextIsAhead guards the loop against spinning: a device that comes late,
+// after the bake is over, leaves nothing that time alone makes due in the past.
+func TestNextIsAhead(t *testing.T) {
+	w := newWorld(spec(fleet.StageSpec{Count: 1}, fleet.StageSpec{Percent: 100}), devices(12))
+	w.settle()
+	w.answer(good)
+	w.settle()
+	w.now = w.now.Add(time.Minute)
+	w.settle()
+	late := ""
+	w.answer(func(d string) (string, string) {
+		if late == "" {
+			late = d
+		}
+		return good(d)
+	})
+	x := w.at(late)
+	x.Acked, x.Outcome, x.Settled = time.Time{}, "", time.Time{}
+	w.settle()
+	if w.r.Stages[1].Baking.IsZero() {
+		t.Fatal("one pending of ten keeps the stage from baking")
+	}
+	w.now = w.now.Add(30 * time.Second)
+	w.at(late).Acked = w.now
+	w.now = w.now.Add(time.Hour)
+	w.at(late).Heard = w.now
+	w.settle()
+	if next := Next(w.r, w.members, w.now); !next.After(w.now) {
+		t.Fatalf("next look at %v, it is %v", next, w.now)
 	}
 }
 
@@ -258,7 +379,17 @@ func TestPlanKeepsItsPromises(t *testing.T) {
 			if w.r.Status != fleet.RolloutRunning {
 				break
 			}
-			w.answer(func(string) (string, string) {
+			away := rapid.IntRange(0, 20).Draw(t, "away")
+			for i := range w.members {
+				m := &w.members[i]
+				switch x := (i*7 + away) % 21; {
+				case x == 0 && faults > 2:
+					m.Revoked = true
+				case x > 2 && !m.Assigned.IsZero() && m.Acked.IsZero():
+					m.Acked, m.Heard = w.now, w.now
+				}
+			}
+			w.outcomes(func(string) (string, string) {
 				switch x := rapid.IntRange(0, 20).Draw(t, "outcome"); {
 				case x < faults:
 					return fleet.OutcomeFailed, rapid.SampledFrom([]string{"prove.golden", "install.disk"}).Draw(t, "code")

@@ -16,8 +16,10 @@
 //     of its class until another device of the class succeeds after it; two among
 //     the first ten devices halt, and so does a likelihood ratio of 200 against
 //     the tolerated rate (Wald 1945; Robbins 1970).
-//   - A device that never acknowledged its assignment is pending, not silent. A
-//     stage passes with at most a fifth of its devices pending.
+//   - Silent is a device that acknowledged its assignment, owes its outcome and
+//     was not heard of for the specification's silence. One that never
+//     acknowledged is pending; a stage passes with at most a fifth of its devices
+//     pending. One whose identity was revoked meanwhile is left out.
 //   - A halted rollout never goes on by itself. Devices that have not become good
 //     get back the wish that they had before.
 package rollout
@@ -157,7 +159,7 @@ type Kind string
 const (
 	StartStage Kind = "start_stage"
 	Admit      Kind = "admit"  // change one device's wish
-	Silent     Kind = "silent" // a device that acknowledged has not been heard of
+	Silent     Kind = "silent" // a device that acknowledged is not heard of
 	Bake       Kind = "bake"   // every device of the stage is good: watch
 	PassStage  Kind = "pass"   // its gates passed
 	Halt       Kind = "halt"   // a gate failed

@@ -11,14 +11,14 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-const deviceColumns = `id, status, channel, public_key, serial, agent, facts, epoch, counter, nonce, generation, models, proof, enrolled, last_seen, reported_at, online,
+const deviceColumns = `id, status, channel, public_key, serial, agent, facts, epoch, counter, nonce, generation, models, queues, proof, enrolled, last_seen, reported_at, online,
  (SELECT json_group_object(key, value) FROM labels WHERE device = devices.id)`
 
 func scanDevice(s scanner) (*fleet.Device, error) {
 	var d fleet.Device
-	var facts, models, labels string
+	var facts, models, queues, labels string
 	var epoch, counter, enrolled, seen, reported int64
-	err := s.Scan(&d.ID, &d.Status, &d.Channel, &d.PublicKey, &d.Serial, &d.Agent, &facts, &epoch, &counter, &d.Nonce, &d.Generation, &models, &d.Proof, &enrolled, &seen, &reported, &d.Online, &labels)
+	err := s.Scan(&d.ID, &d.Status, &d.Channel, &d.PublicKey, &d.Serial, &d.Agent, &facts, &epoch, &counter, &d.Nonce, &d.Generation, &models, &queues, &d.Proof, &enrolled, &seen, &reported, &d.Online, &labels)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +27,7 @@ func scanDevice(s scanner) (*fleet.Device, error) {
 	for _, x := range []struct {
 		text string
 		into any
-	}{{facts, &d.Facts}, {models, &d.Models}, {labels, &d.Labels}} {
+	}{{facts, &d.Facts}, {models, &d.Models}, {queues, &d.Queues}, {labels, &d.Labels}} {
 		if err := json.Unmarshal([]byte(x.text), x.into); err != nil {
 			return nil, fmt.Errorf("device %s: %w", d.ID, err)
 		}
@@ -121,8 +121,12 @@ func (db *DB) UpdateDevice(ctx context.Context, id string, change func(*fleet.De
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, agent = ?, facts = ?, epoch = ?, counter = ?, nonce = ?, generation = ?, models = ?, proof = ?, last_seen = ?, reported_at = ?, online = ? WHERE id = ?`,
-			d.Status, d.Agent, facts, int64(d.Epoch), int64(d.Counter), d.Nonce, d.Generation, models, d.Proof, millis(d.LastSeen), millis(d.ReportedAt), d.Online, id)
+		queues, err := jsonText(d.Queues)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, agent = ?, facts = ?, epoch = ?, counter = ?, nonce = ?, generation = ?, models = ?, queues = ?, proof = ?, last_seen = ?, reported_at = ?, online = ? WHERE id = ?`,
+			d.Status, d.Agent, facts, int64(d.Epoch), int64(d.Counter), d.Nonce, d.Generation, models, queues, d.Proof, millis(d.LastSeen), millis(d.ReportedAt), d.Online, id)
 		return err
 	})
 }

@@ -10,17 +10,19 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 )
 
-const memberColumns = `rollout, device, stratum, ord, control, stage, assigned, acked, outcome, code, reason, answered, settled, before, undone`
+const memberColumns = `rollout, device, stratum, ord, control, stage, assigned, acked, outcome, code, reason, answered, settled, before, undone,
+ (SELECT last_seen FROM devices WHERE id = members.device), (SELECT status FROM devices WHERE id = members.device)`
 
 func scanMember(s scanner) (fleet.Member, error) {
 	var m fleet.Member
-	var assigned, acked, settled, undone, answered int64
-	var before string
-	err := s.Scan(&m.Rollout, &m.Device, &m.Stratum, &m.Order, &m.Control, &m.Stage, &assigned, &acked, &m.Outcome, &m.Code, &m.Reason, &answered, &settled, &before, &undone)
+	var assigned, acked, settled, undone, answered, heard int64
+	var before, status string
+	err := s.Scan(&m.Rollout, &m.Device, &m.Stratum, &m.Order, &m.Control, &m.Stage, &assigned, &acked, &m.Outcome, &m.Code, &m.Reason, &answered, &settled, &before, &undone, &heard, &status)
 	if err != nil {
 		return m, err
 	}
 	m.Assigned, m.Acked, m.Settled, m.Undone = fromMillis(assigned), fromMillis(acked), fromMillis(settled), fromMillis(undone)
+	m.Heard, m.Revoked = fromMillis(heard), status == fleet.DeviceRevoked
 	m.Answered = uint64(answered)
 	if before != "" {
 		m.Before = new(fleet.Item)
@@ -32,6 +34,19 @@ func scanMember(s scanner) (fleet.Member, error) {
 // Members lists a rollout's devices by class and order.
 func (db *DB) Members(ctx context.Context, rollout string) ([]fleet.Member, error) {
 	return list(ctx, db.r, scanMember, `SELECT `+memberColumns+` FROM members WHERE rollout = ? ORDER BY stratum, ord`, rollout)
+}
+
+// unsettled refuses a member whose outcome a device has told since it was read.
+func unsettled(ctx context.Context, tx *sql.Tx, m *fleet.Member) error {
+	var outcome string
+	err := tx.QueryRowContext(ctx, `SELECT outcome FROM members WHERE rollout = ? AND device = ?`, m.Rollout, m.Device).Scan(&outcome)
+	if err != nil {
+		return fmt.Errorf("member %s of %s: %w", m.Device, m.Rollout, err)
+	}
+	if outcome != "" && outcome != m.Outcome {
+		return fleet.ErrRolloutState.With("%s has become %s in rollout %s meanwhile", m.Device, outcome, m.Rollout)
+	}
+	return nil
 }
 
 // saveMember writes what changes of a member.

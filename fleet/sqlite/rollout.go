@@ -162,6 +162,9 @@ func (db *DB) CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, 
 			return err
 		}
 		for _, m := range c.Members {
+			if err := unsettled(ctx, tx, &m); err != nil {
+				return err
+			}
 			if err := saveMember(ctx, tx, &m); err != nil {
 				return err
 			}
@@ -191,6 +194,11 @@ func changeWish(ctx context.Context, tx *sql.Tx, c fleet.Commit, now time.Time, 
 	w.Generation++
 	w.Version++
 	w.Changed = now
+	for _, m := range c.Members { // an assignment is never newer than its wish
+		if m.Assigned.After(w.Changed) {
+			w.Changed = m.Assigned
+		}
+	}
 	if err := signed(ctx, tx, w, sign); err != nil {
 		return err
 	}

@@ -80,6 +80,7 @@ func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire
 			d.Epoch, d.Counter = h.Epoch, 0
 		}
 		d.Facts, d.Agent, d.Generation, d.Nonce, d.LastSeen, d.Online = h.Facts, h.Agent, h.Generation, nonce, now, true
+		d.Queues = h.Queues
 		return nil
 	})
 	if err != nil {
@@ -121,7 +122,8 @@ func (i *Ingest) window(ctx context.Context, device string) (int64, error) {
 	return WindowIdle, nil
 }
 
-// acknowledge marks the memberships whose assignment the device has verified.
+// acknowledge marks the memberships whose assignment the device has verified. An
+// assignment made since the wish was read is not one of them.
 func (i *Ingest) acknowledge(ctx context.Context, wish *fleet.Wish, generation int64, now time.Time) error {
 	if generation < wish.Generation || wish.Generation == 0 {
 		return nil
@@ -130,7 +132,7 @@ func (i *Ingest) acknowledge(ctx context.Context, wish *fleet.Wish, generation i
 	err := i.Store.SettleMembers(ctx, wish.Device, func(ms []fleet.Member) []fleet.Member {
 		var out []fleet.Member
 		for _, m := range ms {
-			if !m.Assigned.IsZero() && m.Acked.IsZero() {
+			if !m.Assigned.IsZero() && m.Acked.IsZero() && !m.Assigned.After(wish.Changed) {
 				m.Acked = now
 				out = append(out, m)
 			}

@@ -14,6 +14,7 @@ CREATE TABLE devices (
   nonce BLOB,
   generation INTEGER NOT NULL DEFAULT 0,
   models TEXT NOT NULL DEFAULT '[]',
+  queues TEXT NOT NULL DEFAULT '[]',
   proof TEXT NOT NULL DEFAULT '',
   enrolled INTEGER NOT NULL,
   last_seen INTEGER NOT NULL DEFAULT 0,
