@@ -97,17 +97,23 @@ func Runtime(tb testing.TB) string {
 // Server returns a Server with nothing to serve yet; it is closed with the test.
 func Server(tb testing.TB) (*infer.Server, *observe.Monitor) {
 	tb.Helper()
+	c := Config(tb)
+	s := infer.New(c)
+	tb.Cleanup(s.Close)
+	return s, c.Monitor
+}
+
+// Config is what Server uses.
+func Config(tb testing.TB) infer.Config {
+	tb.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m := observe.NewMonitor(time.Now)
-	s := infer.New(infer.Config{
+	return infer.Config{
 		FS: durable.OS{}, Launcher: self, Worker: Worker(tb), CacheDir: tb.TempDir(), Class: "test", Threads: 1,
-		Monitor: m, Log: slog.New(slog.DiscardHandler),
-	})
-	tb.Cleanup(s.Close)
-	return s, m
+		Monitor: observe.NewMonitor(time.Now), Log: slog.New(slog.DiscardHandler),
+	}
 }
 
 // Digits returns a release of the digit reader as a slot: "1.1.0", "wrong", ….

@@ -20,12 +20,13 @@ import (
 type Engine interface {
 	Models() []string
 	Active(model string) (infer.Slot, bool)
+	Ready(model string) bool
 	Infer(ctx context.Context, model string, inputs [][]byte) ([][]byte, infer.Slot, error)
 }
 
 const (
-	maxBody = 16 << 20
-	timeout = 20 * time.Second
+	maxBody = 64 << 20         // bytes of a request, whatever the model wants
+	timeout = 30 * time.Second // of a request; a run has a shorter one of its own
 )
 
 // front is the handler's state.
@@ -39,8 +40,10 @@ func Handler(e Engine, version string) http.Handler {
 	f := &front{e, version}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2", f.server)
-	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	mux.HandleFunc("GET /v2/health/ready", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, map[string]bool{"live": true})
+	})
+	mux.HandleFunc("GET /v2/health/ready", f.serverReady)
 	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
 		mux.HandleFunc("GET "+path, f.metadata)
 		mux.HandleFunc("GET "+path+"/ready", f.ready)
@@ -84,10 +87,27 @@ func (f *front) slot(w http.ResponseWriter, r *http.Request) (infer.Slot, bool) 
 	return s, ok
 }
 
+// serverReady tells whether every model can answer now.
+func (f *front) serverReady(w http.ResponseWriter, _ *http.Request) {
+	ready := true
+	for _, m := range f.e.Models() {
+		ready = ready && f.e.Ready(m)
+	}
+	reply(w, readiness(ready), map[string]bool{"ready": ready})
+}
+
 func (f *front) ready(w http.ResponseWriter, r *http.Request) {
 	if s, ok := f.slot(w, r); ok {
-		reply(w, http.StatusOK, map[string]any{"name": s.Key.Model, "ready": true})
+		ready := f.e.Ready(s.Key.Model)
+		reply(w, readiness(ready), map[string]any{"name": s.Key.Model, "ready": ready})
 	}
+}
+
+func readiness(ready bool) int {
+	if ready {
+		return http.StatusOK
+	}
+	return http.StatusServiceUnavailable
 }
 
 // tensorMeta describes a tensor.
@@ -134,15 +154,11 @@ func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if r.ContentLength > maxBody {
-		fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body has %d bytes, at most %d are read", r.ContentLength, maxBody))
-		return
-	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit(s.Contract)))
 	if err != nil {
 		var tooLong *http.MaxBytesError
 		if errors.As(err, &tooLong) {
-			fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body is longer than %d bytes", maxBody))
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body is longer than the %d bytes that this model's inputs need at most", tooLong.Limit))
 			return
 		}
 		fail(w, http.StatusBadRequest, fmt.Errorf("read the body: %w", err))
@@ -173,12 +189,31 @@ func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, resp)
 }
 
+// bodyLimit is generous: room for indented lists of numbers with all their digits.
+func bodyLimit(c *bundle.Contract) int64 {
+	const perElement, around = 64, 64 << 10
+	total := int64(around)
+	for _, t := range c.Inputs {
+		n := int64(perElement)
+		for _, d := range t.Shape {
+			if d < 0 || n > maxBody {
+				return maxBody
+			}
+			n *= int64(d)
+		}
+		total += n
+	}
+	return min(total, maxBody)
+}
+
 // statusOf separates what the caller can wait for from what it cannot.
 func statusOf(err error) int {
 	var d *infer.Death
 	switch {
 	case errors.Is(err, infer.ErrUnknown):
 		return http.StatusNotFound
+	case errors.Is(err, infer.ErrInputs):
+		return http.StatusBadRequest // switched after it was checked
 	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrReset), errors.As(err, &d):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, context.DeadlineExceeded):
