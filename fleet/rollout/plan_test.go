@@ -423,7 +423,7 @@ func (w *world) promises(t *rapid.T, was string, stage int) {
 			t.Fatalf("control %s was admitted before the last gate", m.Device)
 		}
 		firstGood[m.Stratum] = firstGood[m.Stratum] || m.Outcome == fleet.OutcomeGood
-		if !m.Assigned.IsZero() && m.Outcome == "" {
+		if !m.Assigned.IsZero() && m.Outcome == "" && !m.Revoked {
 			openBefore[m.Stratum]++
 		}
 	}
