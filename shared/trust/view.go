@@ -79,6 +79,14 @@ func (v *view) held() Held {
 
 // take verifies what the source brought, the director first.
 func (v *view) take(files []File, now time.Time) error {
+	// What load has verified for its own sake cannot be verified further.
+	var err error
+	if v.director, err = openRepo(v.c.FS, v.c.Dir, Director); err != nil {
+		return err
+	}
+	if v.catalog, err = openRepo(v.c.FS, v.c.Dir, Catalog); err != nil {
+		return err
+	}
 	director, err := v.roots(v.director, files)
 	if err != nil {
 		return err
