@@ -225,7 +225,10 @@ func (j *journey) files(ctx context.Context) ([]placed, error) {
 	}
 	var out []placed
 	add := func(name string, d bundle.Descriptor) {
-		from, _ := j.e.repo.Have(d.Digest)
+		from, ok := j.e.repo.Have(d.Digest)
+		if !ok {
+			from = "" // a place holds it
+		}
 		out = append(out, placed{slots.File{Name: name, Digest: d.Digest, Size: d.Size}, from})
 	}
 	for _, d := range m.Manifest.Layers {

@@ -163,7 +163,9 @@ func (m *model) walk(ctx context.Context, j *journey) error {
 	m.mu.Lock()
 	m.cancel, m.current = nil, nil
 	m.mu.Unlock()
-	m.poke()
+	if err == nil {
+		m.poke() // more may be wished by now
+	}
 	return err
 }
 
