@@ -181,8 +181,24 @@ func (i *Ingest) samples(ctx context.Context, device string, b *wire.Batch) erro
 		if err := wire.Decode(r.Payload, &out[n].Sample); err != nil {
 			return err
 		}
+		if err := checkSample(&out[n].Sample); err != nil {
+			return err
+		}
 	}
 	return i.Store.InsertSamples(ctx, out)
+}
+
+// checkSample refuses what cannot be added up later.
+func checkSample(s *wire.Sample) error {
+	switch _, err := s.Latency.Decode(); {
+	case err != nil:
+		return fmt.Errorf("sample: latency: %v: %w", err, wire.ErrMalformed)
+	case s.Score != nil && !s.Score.Valid():
+		return fmt.Errorf("sample: score: no histogram: %w", wire.ErrMalformed)
+	case s.Start < 0 || s.Seconds < 1 || s.Seconds > 86400:
+		return fmt.Errorf("sample: window of %d s at %d: %w", s.Seconds, s.Start, wire.ErrMalformed)
+	}
+	return nil
 }
 
 func (i *Ingest) events(ctx context.Context, device string, b *wire.Batch) error {
