@@ -94,7 +94,7 @@ func (d *demo) play(ctx context.Context) (*summary, error) {
 	}
 	d.stopClients()
 	s.PowerCut = d.cut
-	_, s.DarkRequests, _ = d.tally.losses()
+	s.Lost, s.DarkRequests, _ = d.tally.losses()
 	// Counts go on after a release's own act: the final ones are those that count.
 	for i := range s.Releases {
 		c := d.tally.of(s.Releases[i].Release)

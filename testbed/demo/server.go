@@ -58,7 +58,7 @@ func (d *demo) publishRuntime(ctx context.Context) error {
 	if _, err := d.sh.run(ctx, nil, "dunlin", "model", "pack", "--runtime", lib, "--arch", arch, "--version", "2.3.0", "--out", dir); err != nil {
 		return err
 	}
-	return d.sign(ctx, dir)
+	return d.sign(ctx, dir, false)
 }
 
 // publish packs a release from its folder and signs it with two holders' keys.
@@ -73,12 +73,16 @@ func (d *demo) publish(ctx context.Context, folder, version string) error {
 		return err
 	}
 	d.say("  $ dunlin %s\n", strings.Join(quoted(args), " "))
-	return d.sign(ctx, dir)
+	return d.sign(ctx, dir, folder == "shape")
 }
 
-func (d *demo) sign(ctx context.Context, dir string) error {
-	_, err := d.sh.run(ctx, []string{"DUNLIN_PASSPHRASE=" + passphrase}, "dunlin", "model", "publish", dir, "--channel", channel,
-		"--key", d.releaseKey(holders[0]), "--key", d.releaseKey(holders[1]))
+// sign publishes a bundle with the keys of two holders.
+func (d *demo) sign(ctx context.Context, dir string, force bool) error {
+	args := []string{"model", "publish", dir, "--channel", channel, "--key", d.releaseKey(holders[0]), "--key", d.releaseKey(holders[1])}
+	if force {
+		args = append(args, "--force")
+	}
+	_, err := d.sh.run(ctx, []string{"DUNLIN_PASSPHRASE=" + passphrase}, "dunlin", args...)
 	return err
 }
 

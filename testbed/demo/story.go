@@ -33,6 +33,9 @@ var acts = []act{
 		why: "Right on every golden case, wrong on live inputs. Only watching live answers shows it: probation takes it back."},
 }
 
+// lastGood is what every device serves before and after each bad release.
+const lastGood = "1.1.0"
+
 // rollout publishes a release and rolls it out; it returns what happened.
 func (d *demo) rollout(ctx context.Context, a act) (releaseSummary, error) {
 	began := time.Now()
@@ -72,6 +75,12 @@ func (d *demo) rollout(ctx context.Context, a act) (releaseSummary, error) {
 	if err != nil {
 		return releaseSummary{}, err
 	}
+	unharmed := 0
+	if a.outcome == "halted" {
+		if unharmed, err = d.provenOn(ctx, lastGood, true); err != nil {
+			return releaseSummary{}, err
+		}
+	}
 	if a.powerCut && d.victim != nil {
 		devices, err := d.api.devices(ctx)
 		if err != nil {
@@ -85,7 +94,7 @@ func (d *demo) rollout(ctx context.Context, a act) (releaseSummary, error) {
 	after, _, _ := d.tally.losses()
 	return releaseSummary{
 		Release: a.version, Outcome: r.Status, Reason: r.Reason, DevicesProven: proven, DevicesHit: len(c.Devices),
-		Requests: c.Requests, Lost: after - before, Correct: c.Correct, Seconds: time.Since(began).Seconds(),
+		Requests: c.Requests, Lost: after - before, Correct: c.Correct, Seconds: time.Since(began).Seconds(), Unharmed: unharmed,
 	}, ctx.Err()
 }
 
@@ -137,8 +146,10 @@ func (s *summary) check() []string {
 			claim(r.Requests > 0 && float64(r.Correct) >= 0.85*float64(r.Requests), "%s: %d of %d answers right", r.Release, r.Correct, r.Requests)
 		} else {
 			claim(r.Reason != "", "%s: halted without a reason", r.Release)
+			claim(r.Unharmed == s.Devices, "%s: %d of %d devices are proven to serve %s after it", r.Release, r.Unharmed, s.Devices, lastGood)
 		}
 	}
+	claim(s.Lost == 0, "%d requests were lost", s.Lost)
 	claim(s.PowerCut.Recovered, "the device whose power was cut did not come back to the wished release")
 	return broken
 }

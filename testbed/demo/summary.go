@@ -16,6 +16,7 @@ type summary struct {
 	Devices      int              `json:"devices"`
 	PowerCut     powerCut         `json:"power_cut"`
 	Releases     []releaseSummary `json:"releases"`
+	Lost         uint64           `json:"requests_lost"` // over all switches, rollbacks and deaths of workers
 	DarkRequests uint64           `json:"requests_to_devices_without_power"`
 	Held         bool             `json:"all_claims_held"`
 	Broken       []string         `json:"claims_broken,omitempty"`
@@ -37,6 +38,7 @@ type releaseSummary struct {
 	Lost          uint64  `json:"lost"`
 	Correct       uint64  `json:"correct"`
 	Seconds       float64 `json:"seconds"`
+	Unharmed      int     `json:"devices_still_on_1.1.0,omitempty"` // proven there after the bad release
 }
 
 func (s *summary) write(path string) error {
@@ -59,7 +61,8 @@ func (s *summary) print(w io.Writer) {
 		fmt.Fprintf(tw, "%s\t%s\t%d of %d\t%d\t%d\t%s\t%d\t%s\n", r.Release, r.Outcome, r.DevicesProven, s.Devices, r.DevicesHit, r.Requests, right, r.Lost, short(r.Reason, 70))
 	}
 	tw.Flush()
-	fmt.Fprintf(w, "\npower cut: %s killed in step %s, recovered: %v\n", s.PowerCut.Device, s.PowerCut.Step, s.PowerCut.Recovered)
+	fmt.Fprintf(w, "\nrequests lost over everything: %d; sent to the device without power: %d\n", s.Lost, s.DarkRequests)
+	fmt.Fprintf(w, "power cut: %s killed in step %s, recovered: %v\n", s.PowerCut.Device, s.PowerCut.Step, s.PowerCut.Recovered)
 	fmt.Fprintf(w, "set-up %.0f s, build %.0f s, demo %.0f s\n", s.SetupSeconds, s.BuildSeconds, s.DemoSeconds)
 	if s.Held {
 		fmt.Fprintln(w, "every claim of this table held")

@@ -56,6 +56,7 @@ func (c *cli) modelPublishCmd() *cobra.Command {
 	flags.StringVar(&conf.Channel, "channel", "", "dev, staging or production")
 	flags.StringArrayVar(&keys, "key", nil, "release key of a holder; once for every signature")
 	flags.Int64Var(&conf.Floor, "floor", 0, "from now on no release of this model with a lower counter may be activated")
+	flags.BoolVar(&conf.Force, "force", false, "publish although file and contract disagree; devices will judge")
 	flags.StringVar(&root, "root", "", "the ceremony's catalog-root.json (DUNLIN_ROOT; default beside the folder of the first key)")
 	flags.StringVar(&passphraseFile, "passphrase-file", "", "file with the keys' passphrase (default DUNLIN_PASSPHRASE, else it is asked for)")
 	cmd.MarkFlagRequired("channel")
