@@ -37,6 +37,7 @@ var (
 	ErrRolloutConflict  = &Error{"rollout.conflict", "another rollout of this model is under way on some of these devices", "wait for it or abort it", 409}
 	ErrRolloutState     = &Error{"rollout.state", "the rollout's status does not allow this", "look at it with 'dunlin rollout show'", 409}
 	ErrLeaseLost        = &Error{"rollout.lease_lost", "another server carries the rollouts out", "none needed", 409}
+	ErrUnfit            = &Error{"rollout.unfit", "the release does not run on the hardware of some of these devices", "narrow the selector", 422}
 	ErrNoDevices        = &Error{"rollout.no_devices", "the selector matches no device", "try it with 'dunlin device list -l SELECTOR'", 422}
 	ErrSelector         = &Error{"selector.malformed", "the selector is not understood", "write it like 'site=harbour,tier!=test'", 400}
 	ErrLabel            = &Error{"label.malformed", "the label is not understood", "write it like 'site=harbour'", 400}

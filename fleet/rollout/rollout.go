@@ -200,12 +200,14 @@ type Store interface {
 	SetRolloutStatus(ctx context.Context, id string, from []string, to, reason string, a fleet.Audit) error
 }
 
-// Create resolves the selector, orders the devices and starts the rollout.
+// Create resolves the selector, orders the devices and starts the rollout. It
+// refuses a release that one of the devices cannot run.
 func (s *Service) Create(ctx context.Context, spec fleet.Spec, actor string) (*fleet.Rollout, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	if _, err := s.Store.Release(ctx, spec.Channel, spec.Model, spec.Version); err != nil {
+	rel, err := s.Store.Release(ctx, spec.Channel, spec.Model, spec.Version)
+	if err != nil {
 		return nil, err
 	}
 	devices, err := s.Store.Targets(ctx, spec.Channel, spec.Selector)
@@ -214,6 +216,11 @@ func (s *Service) Create(ctx context.Context, spec fleet.Spec, actor string) (*f
 	}
 	if len(devices) == 0 {
 		return nil, fleet.ErrNoDevices.With("no active device of channel %s matches %q", spec.Channel, spec.Selector)
+	}
+	for _, d := range devices {
+		if !rel.Fits(d) {
+			return nil, fleet.ErrUnfit.With("%s wants %s, which %s is not", rel.Path(), rel.Hardware, d.ID)
+		}
 	}
 	now := s.Now()
 	r, members := New(spec, devices, actor, now)
