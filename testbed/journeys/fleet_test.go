@@ -56,6 +56,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Setenv("DUNLIN_SERVER", "https://"+at.API)
+	ts.Setenv("API", at.API)
 	ts.Setenv("MQTT", at.MQTT)
 	ts.Setenv("DUNLIN_CA", filepath.Join(ts.MkAbs(args[1]), "ca.pem"))
 }

@@ -6,13 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // programs are built once for all scripts.
-var programs = []string{"./fleet/cmd/dunlin", "./fleet/cmd/dunlin-fleet", "./agent/cmd/dunlin-agent"}
+var programs = []string{"./fleet/cmd/dunlin", "./fleet/cmd/dunlin-fleet", "./agent/cmd/dunlin-agent", "./agent/cmd/dunlin-infer"}
 
 const root = "../.."
 
@@ -35,13 +37,15 @@ func buildAndRun(m *testing.M) (int, error) {
 	defer os.RemoveAll(bin)
 	for _, p := range programs {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, filepath.Base(p)), p)
-		cmd.Dir = root
+		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build %s: %w\n%s", p, err, out)
 		}
 	}
 	return m.Run(), nil
 }
+
+const scriptLimit = 4 * time.Minute
 
 // TestJourneys runs every script of testdata. Scripts find the programs on PATH,
 // the trained models below $DIGITS and the official runtime libraries below
@@ -51,16 +55,18 @@ func TestJourneys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime, err := filepath.Abs(root + "/build/runtime/litert-2.3.0")
+	runtimes, err := filepath.Abs(root + "/build/runtime/litert-2.3.0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
+		Deadline: time.Now().Add(scriptLimit), // a script that hangs shows how far it came
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("DIGITS", digits)
-			e.Setenv("RUNTIME", runtime)
+			e.Setenv("RUNTIME", runtimes)
+			e.Setenv("GOARCH", runtime.GOARCH)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"cut": cut, "flip": flip, "secret": secret, "ready": ready, "api": api, "device": device},
