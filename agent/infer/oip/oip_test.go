@@ -1,6 +1,7 @@
 package oip_test
 
 import (
+	"context"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -275,7 +276,10 @@ func TestUnixSocket(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(l) }()
 	t.Cleanup(func() { h.Close(); <-done })
-	c := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}}
 	defer c.CloseIdleConnections()
 	flat, _ := image(t, 0)
 	resp, err := c.Post("http://dunlin/v2/models/digits/infer", "application/json", io.MultiReader(strings.NewReader(request(flat))))

@@ -33,7 +33,7 @@ func (c *cli) accessCreateCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make an API token; it is shown once", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.publisher()
+			api, err := c.api()
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ func (c *cli) accessDeleteCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete ACCESS", Short: "End an API token", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.publisher()
+			api, err := c.api()
 			if err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ type listView[T any] struct {
 
 // all reads every page of a list.
 func all[T any](ctx context.Context, c *cli, path string, q url.Values) ([]T, error) {
-	api, err := c.publisher()
+	api, err := c.api()
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (c *cli) deviceShowCmd() *cobra.Command {
 
 // callDevice calls the API for a device and shows it.
 func (c *cli) callDevice(ctx context.Context, method, path string, in any) error {
-	api, err := c.publisher()
+	api, err := c.api()
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (c *cli) deviceTokenCmd() *cobra.Command {
 		Use: "token", Short: "Make an enrolment token for one device or a batch", Args: cobra.NoArgs,
 		Example: "  dunlin device token --max 50 --expires 168h --label site=harbour",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := c.publisher()
+			api, err := c.api()
 			if err != nil {
 				return err
 			}

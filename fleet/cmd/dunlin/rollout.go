@@ -77,7 +77,7 @@ func (c *cli) rolloutCreateCmd() *cobra.Command {
 			if err := fillSpec(&spec, args, stages, file); err != nil {
 				return err
 			}
-			api, err := c.publisher()
+			api, err := c.api()
 			if err != nil {
 				return err
 			}
@@ -214,7 +214,7 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ROLLOUT", Short: "Show stages, counts and what the devices said", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.publisher()
+			api, err := c.api()
 			if err != nil {
 				return err
 			}
@@ -281,7 +281,7 @@ const watchRetries = 30
 
 // watch prints a line for each change until the rollout has ended.
 func (c *cli) watch(ctx context.Context, id string) error {
-	api, err := c.publisher()
+	api, err := c.api()
 	if err != nil {
 		return err
 	}
@@ -354,7 +354,7 @@ func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb + " ROLLOUT", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.publisher()
+			api, err := c.api()
 			if err != nil {
 				return err
 			}
