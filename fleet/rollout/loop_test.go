@@ -102,16 +102,18 @@ func (r *rig) shape(id string) string {
 // end is that of a server that never died.
 func TestTheServerMayDieAtAnyAction(t *testing.T) {
 	deaths := 0
+	base := newRig(t, two())
+	must(t, base.db.Close())
 	for name, verdict := range map[string]func(string, string) string{
 		"completes": good, "halts": func(string, string) string { return "prove.golden" },
 	} {
 		clean, commits := "", 1
 		for at := 0; at <= commits; at++ { // 0: never
 			for _, after := range []bool{false, true} {
-				r := newRig(t, two())
+				r := base.copied()
 				d := &dying{Service: r.director, at: at, after: after}
 				r.restart(d)
-				ro := r.create("1.0.0")
+				ro := r.create("1.0.0", fleet.StageSpec{Count: 1}, fleet.StageSpec{Percent: 100})
 				r.run(ro.ID, verdict)
 				if _, err := r.loop.Step(t.Context()); errors.Is(err, errDied) {
 					r.restart(r.director)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -36,6 +37,8 @@ func must(t testing.TB, err error) {
 // hello and send signed reports. Its clock stands still unless it is moved.
 type rig struct {
 	t        testing.TB
+	file     string
+	online   ed25519.PrivateKey
 	db       *sqlite.DB
 	director *director.Service
 	in       *telemetry.Ingest
@@ -52,25 +55,18 @@ type simulated struct {
 	id       string
 	active   string // path
 	told     uint64 // records
+	knows    int64  // generation
 	verdicts map[string]string
 }
 
 func newRig(t testing.TB, classes map[string]int) *rig {
 	t.Helper()
-	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
-	must(t, err)
-	t.Cleanup(func() { db.Close() })
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	_, online, err := ed25519.GenerateKey(rand.Reader)
 	must(t, err)
-	r := &rig{t: t, db: db, key: key, now: begin}
-	clock := func() time.Time { return r.now }
-	r.director = &director.Service{Store: db, Key: online, Now: clock}
-	r.in = &telemetry.Ingest{Store: db, Newer: func(context.Context, string, wire.Held) (bool, error) { return true, nil },
-		Wake: func() {}, Heartbeat: 5 * time.Minute, Now: clock, Log: slog.New(slog.DiscardHandler)}
-	r.service = &rollout.Service{Store: db, Now: clock, Wake: func() {}}
-	r.restart(r.director)
+	r := &rig{t: t, file: filepath.Join(t.TempDir(), "fleet.db"), key: key, online: online, now: begin}
+	r.open()
 	r.publish("digits", "1.0.0", bundle.KindModel, nil)
 	r.publish("digits", "1.1.0", bundle.KindModel, nil)
 	r.publish("runtime-litert-arm64", "2.3.0", bundle.KindRuntime, &bundle.RuntimeABI{Name: "litert", Version: "2.3.0", Arch: "arm64"})
@@ -80,6 +76,35 @@ func newRig(t testing.TB, classes map[string]int) *rig {
 		}
 	}
 	return r
+}
+
+// open starts the server on the rig's file.
+func (r *rig) open() {
+	r.t.Helper()
+	db, err := sqlite.Open(r.t.Context(), r.file)
+	must(r.t, err)
+	r.t.Cleanup(func() { db.Close() })
+	r.db = db
+	clock := func() time.Time { return r.now }
+	r.director = &director.Service{Store: db, Key: r.online, Now: clock}
+	r.in = &telemetry.Ingest{Store: db, Newer: func(context.Context, string, wire.Held) (bool, error) { return true, nil },
+		Wake: func() {}, Heartbeat: 5 * time.Minute, Now: clock, Log: slog.New(slog.DiscardHandler)}
+	r.service = &rollout.Service{Store: db, Now: clock, Wake: func() {}}
+	r.restart(r.director)
+}
+
+// copied starts another server like this one, which was closed before.
+func (r *rig) copied() *rig {
+	r.t.Helper()
+	b, err := os.ReadFile(r.file)
+	must(r.t, err)
+	c := &rig{t: r.t, file: filepath.Join(r.t.TempDir(), "fleet.db"), key: r.key, online: r.online, now: r.now}
+	must(r.t, os.WriteFile(c.file, b, 0o600))
+	c.open()
+	for _, s := range r.fleet {
+		c.fleet = append(c.fleet, &simulated{id: s.id, verdicts: map[string]string{}})
+	}
+	return c
 }
 
 // restart lets another process carry rollouts out, once the former one's lease is
@@ -124,6 +149,7 @@ func (r *rig) live(s *simulated, verdict func(device, path string) string) {
 	welcome, err := r.in.Hello(r.t.Context(), s.id, &wire.Hello{Protocols: []int{wire.Protocol}, Epoch: 1, Generation: w.Generation, Facts: d.Facts})
 	must(r.t, err)
 	s.told++
+	s.knows = w.Generation
 	rep := &wire.Report{Device: s.id, Epoch: 1, Counter: s.told, Generation: w.Generation, Nonce: welcome.Nonce}
 	if it, ok := w.Item("digits"); ok {
 		code, known := s.verdicts[it.Path]
@@ -173,7 +199,9 @@ func (r *rig) run(id string, verdict func(device, path string) string) *fleet.Ro
 			return ro
 		}
 		for _, s := range r.fleet {
-			r.live(s, verdict)
+			if r.wish(s.id).Generation != s.knows {
+				r.live(s, verdict)
+			}
 		}
 		r.now = r.now.Add(time.Minute)
 	}
