@@ -55,6 +55,7 @@ func (d *demo) rollout(ctx context.Context, a act) (releaseSummary, error) {
 		return releaseSummary{}, fmt.Errorf("read rollout: %w", err)
 	}
 	d.say("  $ dunlin rollout create %s@%s --channel %s --stages %s --bake %s\n    %s\n", modelName, a.version, channel, a.stages, bake, created.ID)
+	asked := time.Now()
 	cut := make(chan error, 1)
 	if a.powerCut {
 		go func() { cut <- d.cutPower(ctx) }()
@@ -75,6 +76,7 @@ func (d *demo) rollout(ctx context.Context, a act) (releaseSummary, error) {
 	if err != nil {
 		return releaseSummary{}, err
 	}
+	toProven := time.Since(asked).Seconds()
 	unharmed := 0
 	if a.outcome == "halted" {
 		if unharmed, err = d.provenOn(ctx, lastGood, true); err != nil {
@@ -94,7 +96,7 @@ func (d *demo) rollout(ctx context.Context, a act) (releaseSummary, error) {
 	after, _, _ := d.tally.losses()
 	return releaseSummary{
 		Release: a.version, Outcome: r.Status, Reason: r.Reason, DevicesProven: proven, DevicesHit: len(c.Devices),
-		Requests: c.Requests, Lost: after - before, Correct: c.Correct, Seconds: time.Since(began).Seconds(), Unharmed: unharmed,
+		Requests: c.Requests, Lost: after - before, Correct: c.Correct, Seconds: time.Since(began).Seconds(), Unharmed: unharmed, ToProven: toProven,
 	}, ctx.Err()
 }
 

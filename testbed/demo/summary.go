@@ -38,7 +38,8 @@ type releaseSummary struct {
 	Lost          uint64  `json:"lost"`
 	Correct       uint64  `json:"correct"`
 	Seconds       float64 `json:"seconds"`
-	Unharmed      int     `json:"devices_still_on_1.1.0,omitempty"` // proven there after the bad release
+	ToProven      float64 `json:"create_to_proven_seconds,omitempty"` // on every device
+	Unharmed      int     `json:"devices_still_on_1.1.0,omitempty"`   // proven there after the bad release
 }
 
 func (s *summary) write(path string) error {
