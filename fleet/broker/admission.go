@@ -65,28 +65,66 @@ func (b *Broker) clientID(c server.ClientAuthentication) string {
 	return z.Conns[0].MQTTClient
 }
 
-// limiter is one device's rate of messages.
-type limiter struct{ r *rate.Limiter }
-
-// allow counts a message and kicks and bans a device that sends too many.
+// allow counts a message and kicks and bans a device that sends too many. The
+// count survives the session: connecting anew does not begin it again.
 func (b *Broker) allow(device string) bool {
 	b.mu.Lock()
 	l := b.limits[device]
 	if l == nil {
-		l = &limiter{rate.NewLimiter(messagesPerSecond, messageBurst)}
+		l = rate.NewLimiter(messagesPerSecond, messageBurst)
 		b.limits[device] = l
 	}
-	ok := l.r.Allow()
+	ok := l.Allow()
+	b.mu.Unlock()
+	if !ok {
+		b.ban(device)
+	}
+	return ok
+}
+
+// ban ends a device's sessions and refuses it for banTime.
+func (b *Broker) ban(device string) {
+	b.mu.Lock()
 	_, out := b.banned[device]
-	if !ok && !out {
+	if !out {
 		b.banned[device] = time.Now().Add(banTime)
 	}
 	b.mu.Unlock()
-	if !ok && !out {
+	if !out {
 		b.c.Log.Warn("device kicked: too many messages", "device", device, "for", banTime)
 		b.Kick(device)
 	}
-	return ok
+}
+
+// police bans whoever sent more than it may since the last call, as nats-server
+// counted: also what went to topics that nobody hears or that are refused. It
+// forgets limiters and bans that no longer say anything.
+func (b *Broker) police(conns []*server.ConnInfo, since time.Duration) {
+	limit := int64(messageBurst + since.Seconds()*messagesPerSecond)
+	sent := map[uint64]int64{}
+	b.mu.Lock()
+	before := b.sent
+	b.sent = sent
+	for d, l := range b.limits {
+		if l.Tokens() >= messageBurst {
+			delete(b.limits, d)
+		}
+	}
+	for d, until := range b.banned {
+		if time.Now().After(until) {
+			delete(b.banned, d)
+		}
+	}
+	b.mu.Unlock()
+	for _, c := range conns {
+		if c.MQTTClient == "" {
+			continue
+		}
+		sent[c.Cid] = c.InMsgs
+		if c.InMsgs-before[c.Cid] > limit {
+			b.ban(c.MQTTClient)
+		}
+	}
 }
 
 func (b *Broker) isBanned(device string) bool {
@@ -95,7 +133,6 @@ func (b *Broker) isBanned(device string) bool {
 	until, ok := b.banned[device]
 	if ok && time.Now().After(until) {
 		delete(b.banned, device)
-		delete(b.limits, device)
 		return false
 	}
 	return ok

@@ -28,6 +28,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -83,11 +84,17 @@ type Broker struct {
 	sys    *server.Account
 	out    *nats.Conn // everything that goes down
 
-	mu       sync.Mutex
-	live     map[string]map[uint64]bool // device -> connection ids
-	limits   map[string]*limiter
-	banned   map[string]time.Time
-	draining atomic.Bool
+	in   []*nats.Conn // what comes up, a connection for each class
+	open atomic.Bool  // for devices
+
+	mu     sync.Mutex
+	live   map[string]map[uint64]bool // device -> connection ids
+	sent   map[uint64]int64           // messages of each connection at the last reconcile
+	limits map[string]*rate.Limiter
+	banned map[string]time.Time
+
+	work  sync.RWMutex // held for reading by handlers
+	ended bool
 }
 
 const (
@@ -97,9 +104,10 @@ const (
 	ready      = 15 * time.Second
 )
 
-// Start begins to listen. Run must be called to serve.
+// Start begins to listen. Devices are let in when Run is called, so that nothing
+// they say is missed and no session begins before its streams are there.
 func Start(c Config) (*Broker, error) {
-	b := &Broker{c: c, ctx: context.Background(), live: map[string]map[uint64]bool{}, limits: map[string]*limiter{}, banned: map[string]time.Time{}}
+	b := &Broker{c: c, ctx: context.Background(), live: map[string]map[uint64]bool{}, limits: map[string]*rate.Limiter{}, banned: map[string]time.Time{}}
 	var r [16]byte
 	rand.Read(r[:]) // never fails
 	b.secret = hex.EncodeToString(r[:])
@@ -108,32 +116,55 @@ func Start(c Config) (*Broker, error) {
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
 	b.opts = o
-	if b.srv, err = server.NewServer(o); err != nil {
-		return nil, fmt.Errorf("start broker: %w", err)
-	}
-	b.srv.SetLoggerV2(&natsLog{l: c.Log}, false, false, false)
-	// NewServer copies accounts: they are looked up again.
-	if b.fleet, err = b.srv.LookupAccount(account); err != nil {
-		return nil, fmt.Errorf("start broker: %w", err)
-	}
-	b.srv.Start()
-	if !b.srv.ReadyForConnections(ready) {
-		b.srv.Shutdown()
-		return nil, errors.New("start broker: not ready to listen; is the port taken?")
-	}
-	b.sys = b.srv.SystemAccount() // nil before Start
-	if err := b.fleet.EnableJetStream(nil, nil); err != nil {
-		b.srv.Shutdown()
-		return nil, fmt.Errorf("start broker: %w", err)
-	}
-	if b.out, err = b.dial("out"); err == nil {
-		err = b.streams()
-	}
-	if err != nil {
-		b.srv.Shutdown()
+	if err := b.listen(); err != nil {
+		b.stop()
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
 	return b, nil
+}
+
+// listen starts nats-server and makes it ours.
+func (b *Broker) listen() (err error) {
+	if b.srv, err = server.NewServer(b.opts); err != nil {
+		return err
+	}
+	b.srv.SetLoggerV2(&natsLog{l: b.c.Log}, false, false, false)
+	// NewServer copies accounts: they are looked up again.
+	if b.fleet, err = b.srv.LookupAccount(account); err != nil {
+		return err
+	}
+	b.srv.Start()
+	if !b.srv.ReadyForConnections(ready) {
+		return errors.New("not ready to listen; is the port taken?")
+	}
+	b.sys = b.srv.SystemAccount() // nil before Start
+	if err := b.fleet.EnableJetStream(nil, nil); err != nil {
+		return err
+	}
+	if b.out, err = b.dial("out"); err != nil {
+		return err
+	}
+	if err := b.streams(); err != nil {
+		return err
+	}
+	return b.serve()
+}
+
+// stop ends what listen began; handlers that run are waited for.
+func (b *Broker) stop() {
+	b.work.Lock()
+	b.ended = true
+	b.work.Unlock()
+	for _, c := range b.in {
+		c.Close()
+	}
+	if b.out != nil {
+		b.out.Close()
+	}
+	if b.srv != nil {
+		b.srv.Shutdown()
+		b.srv.WaitForShutdown()
+	}
 }
 
 func (b *Broker) options() (*server.Options, error) {
@@ -169,8 +200,8 @@ func (b *Broker) options() (*server.Options, error) {
 
 // verify refuses a connection before MQTT begins.
 func (b *Broker) verify(s tls.ConnectionState) error {
-	if b.draining.Load() {
-		return errors.New("the server is going down")
+	if !b.open.Load() {
+		return errors.New("the server is starting or going down")
 	}
 	return b.c.Admit(s.PeerCertificates[0])
 }
@@ -216,26 +247,17 @@ func (b *Broker) Addr() string {
 }
 
 // Run serves until ctx ends, then closes the sessions one after the other over
-// drainTime and stops.
+// drainTime, waits for what is being handled and stops.
 func (b *Broker) Run(ctx context.Context) error {
 	b.ctx = ctx
-	defer func() {
-		b.srv.Shutdown()
-		b.srv.WaitForShutdown()
-	}()
-	conns, err := b.serve()
-	if err != nil {
-		return fmt.Errorf("serve devices: %w", err)
-	}
+	defer b.stop()
+	b.open.Store(true)
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			b.drain()
-			for _, c := range conns {
-				c.Close()
-			}
 			return nil
 		case <-tick.C:
 			b.reconcile()
@@ -251,7 +273,7 @@ const (
 // drain refuses new sessions and ends the others at an even pace. nats-server's
 // own lame duck mode does nothing of use without a NATS listener.
 func (b *Broker) drain() {
-	b.draining.Store(true)
+	b.open.Store(false)
 	b.mu.Lock()
 	var ids []uint64
 	for _, m := range b.live {

@@ -15,8 +15,7 @@ import (
 const subjectRoot = "dunlin.v1."
 
 // serve subscribes each class of traffic on a connection of its own.
-func (b *Broker) serve() ([]*nats.Conn, error) {
-	var conns []*nats.Conn
+func (b *Broker) serve() error {
 	for _, class := range []struct {
 		name  string
 		kinds []wire.Kind
@@ -24,36 +23,38 @@ func (b *Broker) serve() ([]*nats.Conn, error) {
 		{"hello", []wire.Kind{wire.KindHello, wire.KindAnswer, wire.KindPresence}},
 		{"records", []wire.Kind{wire.KindReport, wire.KindSample, wire.KindEvent}},
 		{"get", []wire.Kind{wire.KindGet}},
+		{"sys", nil},
 	} {
 		nc, err := b.dial(class.name)
 		if err != nil {
-			return conns, err
+			return err
 		}
-		conns = append(conns, nc)
+		b.in = append(b.in, nc)
 		for _, k := range class.kinds {
 			if _, err := nc.Subscribe(subjectRoot+"*.up."+string(k), b.receive(k)); err != nil {
-				return conns, err
+				return err
+			}
+		}
+		if class.name == "sys" {
+			if err := b.watch(nc); err != nil {
+				return err
 			}
 		}
 		if err := nc.Flush(); err != nil {
-			return conns, err
+			return err
 		}
 	}
-	sys, err := b.dial("sys")
-	if err != nil {
-		return conns, err
-	}
-	conns = append(conns, sys)
-	if err := b.watch(sys); err != nil {
-		return conns, err
-	}
-	return conns, sys.Flush()
+	return nil
 }
 
 // receive handles messages of one kind. What is not understood is logged, within
 // the rate limit, and changes nothing.
 func (b *Broker) receive(k wire.Kind) nats.MsgHandler {
 	return func(m *nats.Msg) {
+		if !b.enter() {
+			return
+		}
+		defer b.work.RUnlock()
 		device, _, found := strings.Cut(strings.TrimPrefix(m.Subject, subjectRoot), ".")
 		if !found || !wire.ValidDevice(device) || !b.allow(device) {
 			return
@@ -62,6 +63,16 @@ func (b *Broker) receive(k wire.Kind) nats.MsgHandler {
 			b.c.Log.Warn("message refused", "device", device, "kind", string(k), "code", code(err), "err", err)
 		}
 	}
+}
+
+// enter keeps Run from ending while a message is handled; the caller unlocks.
+func (b *Broker) enter() bool {
+	b.work.RLock()
+	if b.ended {
+		b.work.RUnlock()
+		return false
+	}
+	return true
 }
 
 func code(err error) string {

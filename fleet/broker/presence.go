@@ -23,6 +23,10 @@ type connEvent struct {
 // sets that right.
 func (b *Broker) watch(sys *nats.Conn) error {
 	_, err := sys.Subscribe("$SYS.ACCOUNT."+account+".*", func(m *nats.Msg) {
+		if !b.enter() {
+			return
+		}
+		defer b.work.RUnlock()
 		up := strings.HasSuffix(m.Subject, ".CONNECT")
 		if !up && !strings.HasSuffix(m.Subject, ".DISCONNECT") {
 			return
@@ -50,9 +54,6 @@ func (b *Broker) note(device string, id uint64, up bool) (changed, online bool) 
 		b.live[device][id] = true
 	} else if delete(b.live[device], id); len(b.live[device]) == 0 {
 		delete(b.live, device)
-		if _, banned := b.banned[device]; !banned {
-			delete(b.limits, device)
-		}
 	}
 	online = len(b.live[device]) > 0
 	return before != online, online
@@ -70,25 +71,35 @@ func (b *Broker) reconcile() {
 	if err != nil {
 		return
 	}
+	b.police(z.Conns, reconcileEvery)
 	live := map[string]map[uint64]bool{}
 	for _, c := range z.Conns {
 		if c.MQTTClient != "" {
-			live[c.MQTTClient] = map[uint64]bool{c.Cid: true}
+			if live[c.MQTTClient] == nil {
+				live[c.MQTTClient] = map[uint64]bool{}
+			}
+			live[c.MQTTClient][c.Cid] = true
 		}
 	}
 	b.mu.Lock()
-	old := b.live
-	b.live = live
-	b.mu.Unlock()
-	for d := range old {
+	var off, on []string
+	for d := range b.live {
 		if live[d] == nil {
-			b.tell(d, false)
+			off = append(off, d)
 		}
 	}
 	for d := range live {
-		if old[d] == nil {
-			b.tell(d, true)
+		if b.live[d] == nil {
+			on = append(on, d)
 		}
+	}
+	b.live = live
+	b.mu.Unlock()
+	for _, d := range off {
+		b.tell(d, false)
+	}
+	for _, d := range on {
+		b.tell(d, true)
 	}
 }
 
