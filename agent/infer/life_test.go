@@ -2,7 +2,9 @@ package infer_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"math"
 	"os"
@@ -92,10 +94,12 @@ func TestAnswersAreRight(t *testing.T) {
 }
 
 // TestSwitchUnderLoad changes the active slot back and forth under requests: each
-// is answered, by one of the two, and the workers that were left are gone.
+// is answered, by one of the two, and the workers that were left are gone. The
+// models carry state, so that no request is tried a second time.
 func TestSwitchUnderLoad(t *testing.T) {
 	s, m := infertest.Server(t)
 	a, b := infertest.Digits(t, "1.0.0"), infertest.Digits(t, "1.1.0")
+	a.Contract.State, b.Contract.State = "carry", "carry"
 	activate(t, s, a)
 	images, _ := heldOut(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -416,5 +420,19 @@ func TestCacheOfPackedWeights(t *testing.T) {
 	}
 	if have := ask(a); !same(have) {
 		t.Errorf("with damaged packed weights %v, without %v", have, want)
+	}
+	// Whole, but the runtime wants nothing of it: the worker starts without.
+	if err := os.WriteFile(files[0], []byte("no weights"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte("no weights"))
+	if err := os.WriteFile(files[0]+".sha256", []byte(hex.EncodeToString(sum[:])+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if have := ask(a); !same(have) {
+		t.Errorf("with useless packed weights %v, without %v", have, want)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 0 {
+		t.Errorf("left over: %v", left)
 	}
 }

@@ -97,11 +97,27 @@ func (t *tail) String() string {
 }
 
 // spawn starts a worker for a slot and returns when it has run once. With build
-// set, it may write the cache of packed weights.
+// set, it may write the cache of packed weights. A cache that keeps the worker
+// from starting is dropped: it only saves time.
 func (s *Server) spawn(ctx context.Context, slot Slot, build bool) (*worker, error) {
+	cache := s.cache(slot, build)
+	if cache != nil {
+		defer cache.Close()
+	}
+	w, err := s.launch(ctx, slot, cache)
+	var d *Death
+	if cache != nil && errors.As(err, &d) && ctx.Err() == nil {
+		s.c.Log.Warn("packed weights are dropped", "model", slot.Key.Model, "err", err)
+		s.dropCache(s.cachePath(slot))
+		return s.launch(ctx, slot, nil)
+	}
+	return w, err
+}
+
+func (s *Server) launch(ctx context.Context, slot Slot, cache *os.File) (*worker, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	w, err := s.exec(slot, build)
+	w, err := s.exec(slot, cache)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +143,7 @@ func (s *Server) spawn(ctx context.Context, slot Slot, build bool) (*worker, err
 var errEnded = errors.New("it ended while it was starting")
 
 // exec starts the process with its descriptors.
-func (s *Server) exec(slot Slot, build bool) (*worker, error) {
+func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
@@ -151,8 +167,7 @@ func (s *Server) exec(slot Slot, build bool) (*worker, error) {
 	}
 	args := []string{"-lib", slot.Library, "-threads", fmt.Sprint(s.c.Threads)}
 	files := []*os.File{theirs, model}
-	if cache := s.cache(slot, build); cache != nil {
-		defer cache.Close()
+	if cache != nil {
 		args, files = append(args, "-cache"), append(files, cache)
 	}
 	w := &worker{born: time.Now(), conn: conn, timeout: timeoutOf(slot.Contract.BudgetFor(s.c.Class)), words: &tail{}, dead: make(chan struct{}), waiting: map[uint64]chan frame.Message{}, free: make(chan int, frame.Frames)}

@@ -198,7 +198,8 @@ func TestVerdicts(t *testing.T) {
 		"1.3 times as slow":        {good.with(func(r *reader) { r.took = 650 * time.Microsecond }), ""},
 		"a little less sure":       {good.with(func(r *reader) { r.score = 0.85 }), ""},
 		"another mix":              {good.with(func(r *reader) { r.classes = []float64{.4, .4, .05, .05, .05, .05} }), ""},
-		"one request fails of 100": {good.with(func(r *reader) { r.fails = 0.003 }), ""},
+		"one request fails of 100": {good.with(func(r *reader) { r.fails = 0.01 }), ""},
+		"NaN for one odd client":   {good.with(func(r *reader) { r.nan = 0.003 }), ""},
 		"scores collapse":          {good.with(func(r *reader) { r.score = 0.1; r.spread = 0.02 }), "probation.score"},
 		"scores lose a third":      {good.with(func(r *reader) { r.score = 0.6 }), "probation.score"},
 		"always one class":         {good.with(func(r *reader) { r.classes = []float64{0, 0, 0, 1} }), "probation.class"},
@@ -268,19 +269,19 @@ func TestNotYet(t *testing.T) {
 	}
 }
 
-// TestFewRequestsSayNothing: three wrong looking answers are no finding.
+// TestFewRequestsSayNothing: 29 wrong looking answers are no finding.
 func TestFewRequestsSayNothing(t *testing.T) {
 	m := NewMonitor(func() time.Time { return noon })
 	k := Key{Model: "m"}
 	m.Begin(k)
-	for range minRequests - 1 {
+	for range 29 {
 		m.Add(Observation{Key: k, Code: "worker.run"})
 	}
 	if v := m.Judge(k, Expect{}, 0); v.Failed {
-		t.Errorf("%+v after %d requests", v, minRequests-1)
+		t.Errorf("%+v after 29 requests", v)
 	}
 	m.Add(Observation{Key: k, Code: "worker.run"})
 	if v := m.Judge(k, Expect{}, 0); !v.Failed || v.Code != "probation.errors" {
-		t.Errorf("%+v after %d requests", v, minRequests)
+		t.Errorf("%+v after 30 requests", v)
 	}
 }

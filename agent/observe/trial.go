@@ -59,6 +59,7 @@ type Verdict struct {
 // what is merely worse is found by comparing devices.
 const (
 	minRequests = 30   // before anything about shares is said
+	minBad      = 5    // failed or non-finite answers that are no accident, or a client's
 	maxErrors   = 0.05 // share of failed requests
 	maxNaN      = 0.01 // share of answers with a non-finite value
 	minShift    = 0.15 // of the mean score, of its range, that is a collapse
@@ -97,9 +98,9 @@ func (t *trial) finding(e Expect) (code, reason string) {
 	}
 	answered := w.requests - failed
 	switch {
-	case float64(failed) > maxErrors*float64(w.requests):
+	case tooMany(failed, w.requests, maxErrors):
 		return "probation.errors", fmt.Sprintf("%d of %d requests failed", failed, w.requests)
-	case float64(w.nan) > maxNaN*float64(answered):
+	case tooMany(w.nan, answered, maxNaN):
 		return "probation.nan", fmt.Sprintf("%d of %d answers are not numbers", w.nan, answered)
 	case e.P95 > 0 && w.latency.Quantile(0.95) > float64(e.P95.Microseconds()) && w.latency.Quantile(0.5) > float64(e.P95.Microseconds())/2:
 		// A slow tail alone is more often a busy device than a slow model.
@@ -112,6 +113,13 @@ func (t *trial) finding(e Expect) (code, reason string) {
 		return "probation.class", reason
 	}
 	return "", ""
+}
+
+// tooMany says whether bad of n are more than the share and more than chance adds
+// to it: three standard deviations of the binomial, because one looks often.
+func tooMany(bad, n uint64, share float64) bool {
+	at := share * float64(n)
+	return bad >= minBad && float64(bad) > at+3*math.Sqrt(at*(1-share))
 }
 
 // collapsedScore compares live scores with the reference: the mean has moved far,

@@ -96,7 +96,7 @@ func TestMetadata(t *testing.T) {
 }
 
 // image is the held-out image i as JSON, flat and nested.
-func image(t *testing.T, i int) (flat, nested string) {
+func image(t testing.TB, i int) (flat, nested string) {
 	file := filepath.Join(infertest.Root(t), "testbed", "models", "digits", "test.npz")
 	v := bundle.Values("FP32", infertest.Array(t, file, "images").Row(i))
 	f := make([]string, len(v))
