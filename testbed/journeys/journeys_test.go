@@ -61,7 +61,7 @@ func TestJourneys(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Deadline: time.Now().Add(scriptLimit), // a script that hangs shows how far it came
-		Dir: "testdata",
+		Dir:      "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("DIGITS", digits)
