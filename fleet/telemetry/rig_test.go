@@ -39,7 +39,6 @@ type rig struct {
 	counter, next uint64
 	nonce         []byte
 	generation    int64
-	lease         int64
 }
 
 func newRig(t *testing.T) *rig {

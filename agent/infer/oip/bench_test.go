@@ -1,6 +1,7 @@
 package oip_test
 
 import (
+	"context"
 	"bytes"
 	"io"
 	"net"
@@ -31,7 +32,10 @@ func BenchmarkUnixSocket(b *testing.B) {
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(l) }()
 	b.Cleanup(func() { h.Close(); <-done })
-	c := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}}
 	defer c.CloseIdleConnections()
 	flat, _ := image(b, 0)
 	body := []byte(request(flat))
