@@ -1,8 +1,8 @@
 package oip_test
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
