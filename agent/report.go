@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 	"github.com/dunlin-edge/dunlin/agent/link"
 	"github.com/dunlin-edge/dunlin/agent/update"
 	"github.com/dunlin-edge/dunlin/shared/wire"
@@ -100,7 +99,7 @@ func (r *reporter) report() {
 	}
 	r.mu.Lock()
 	r.counter++
-	rep := &wire.Report{Device: r.a.id.Device, Epoch: r.a.queues.Epoch, Counter: r.counter, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: posture()}
+	rep := &wire.Report{Device: r.a.id.Device, Epoch: r.a.queues.Epoch, Counter: r.counter, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: r.posture()}
 	r.mu.Unlock()
 	env, err := wire.Sign(r.a.id.Key, wire.ReportType, rep)
 	if err != nil {
@@ -115,9 +114,9 @@ func (r *reporter) clock() wire.Clock {
 	return wire.Clock{Unix: now.Unix(), Source: source}
 }
 
-func posture() []wire.Posture {
+func (r *reporter) posture() []wire.Posture {
 	var out []wire.Posture
-	for _, l := range sandbox.Posture() {
+	for _, l := range r.a.infer.Posture() {
 		out = append(out, wire.Posture{Layer: l.Name, Have: l.Have, Detail: l.Detail})
 	}
 	return out
@@ -179,7 +178,7 @@ func (a *Agent) Status() Status {
 	for _, u := range all {
 		m := ModelStatus{Model: u.Model, Active: localSlot(u.Active), Candidate: localSlot(u.Candidate), Previous: localSlot(u.Previous), Step: u.Step, Rollout: u.Rollout}
 		if i, ok := served[u.Model]; ok {
-			m.PID, m.Restarts, m.LastWords = live[i].PID, live[i].Restarts, live[i].LastWords
+			m.PID, m.Restarts, m.LastWords, m.Answered = live[i].PID, live[i].Restarts, live[i].LastWords, live[i].Answered
 		}
 		s.Models = append(s.Models, m)
 	}
@@ -190,7 +189,7 @@ func (a *Agent) Status() Status {
 		st := q.State()
 		s.Queues = append(s.Queues, QueueStatus{Kind: string(st.Kind), Last: st.Last, Acked: q.Acked(), Dropped: st.Dropped})
 	}
-	for _, l := range sandbox.Posture() {
+	for _, l := range a.infer.Posture() {
 		s.Posture = append(s.Posture, LayerStatus{Layer: l.Name, Have: l.Have, Detail: l.Detail})
 	}
 	return s

@@ -12,7 +12,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/durable"
@@ -50,7 +52,12 @@ type Server struct {
 	mu     sync.RWMutex
 	models map[string]*line
 	closed bool
+
+	fallback atomic.Bool // a worker was started without the launcher
 }
+
+// Posture says which protective layers surround the workers.
+func (s *Server) Posture() []sandbox.Layer { return sandbox.Posture(s.fallback.Load()) }
 
 // line is one model that is served.
 type line struct {
@@ -220,6 +227,9 @@ func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]
 		if errors.Is(err, errLeft) {
 			continue
 		}
+		if err == nil {
+			v.answered.Add(1)
+		}
 		// A caller who went away and a bad request say nothing about the model.
 		if !errors.Is(err, context.Canceled) && !errors.Is(err, ErrInputs) {
 			s.c.Monitor.Add(v.observation(inputs, r, err))
@@ -233,6 +243,7 @@ type Status struct {
 	Model     string
 	PID       int // 0 while there is no worker
 	Restarts  int
+	Answered  uint64 // requests, since the slot serves
 	LastWords string // of the last worker that died
 }
 

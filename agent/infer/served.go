@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/observe"
@@ -19,6 +20,7 @@ type served struct {
 	s        *Server
 	slot     Slot
 	requests sync.WaitGroup // under way
+	answered atomic.Uint64
 	leaving  chan struct{}  // closed when another slot has taken over
 	stop     chan struct{}  // closed when the last request is done
 	finished chan struct{}  // closed when supervise has returned
@@ -58,7 +60,7 @@ func (v *served) worker() (*worker, chan struct{}) {
 func (v *served) status() Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	st := Status{Model: v.slot.Key.Model, Restarts: v.restarts, LastWords: v.words}
+	st := Status{Model: v.slot.Key.Model, Restarts: v.restarts, LastWords: v.words, Answered: v.answered.Load()}
 	if v.w != nil {
 		st.PID = v.w.cmd.Process.Pid
 	}

@@ -170,16 +170,40 @@ func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
 	if cache != nil {
 		args, files = append(args, "-cache"), append(files, cache)
 	}
-	w := &worker{born: time.Now(), conn: conn, timeout: timeoutOf(slot.Contract.BudgetFor(s.c.Class)), words: &tail{}, dead: make(chan struct{}), waiting: map[uint64]chan frame.Message{}, free: make(chan int, frame.Frames)}
-	w.cmd = exec.Command(s.c.Launcher, sandbox.Arguments(sandbox.Limits{DataMB: dataLimit(slot.Contract.BudgetFor(s.c.Class), st.Size()), Files: workerFiles}, s.c.Worker, args...)...)
-	w.cmd.ExtraFiles, w.cmd.Stderr = files, w.words
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := w.cmd.Start(); err != nil {
+	b := slot.Contract.BudgetFor(s.c.Class)
+	w := &worker{born: time.Now(), conn: conn, timeout: timeoutOf(b), words: &tail{}, dead: make(chan struct{}), waiting: map[uint64]chan frame.Message{}, free: make(chan int, frame.Frames)}
+	limits := sandbox.Limits{DataMB: dataLimit(b, st.Size()), Files: workerFiles}
+	start := func(name string, args ...string) error {
+		w.cmd = exec.Command(name, args...)
+		w.cmd.ExtraFiles, w.cmd.Stderr = files, w.words
+		w.cmd.SysProcAttr, w.cmd.Env = &syscall.SysProcAttr{Setpgid: true}, sandbox.Environment()
+		return w.cmd.Start()
+	}
+	err = start(s.c.Launcher, sandbox.Arguments(limits, s.c.Worker, args...)...)
+	if errors.Is(err, syscall.ENOEXEC) {
+		// An emulated agent cannot start itself again: the limits are set from
+		// outside, the other layers are missing, and Posture says so.
+		s.fallback.Store(true)
+		if err = start(s.c.Worker, args...); err == nil {
+			err = w.limit(limits)
+		}
+	}
+	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	go w.wait()
 	return w, nil
+}
+
+// limit bounds a worker from outside, or ends it.
+func (w *worker) limit(l sandbox.Limits) error {
+	err := sandbox.Limit(w.cmd.Process.Pid, l)
+	if err != nil {
+		w.cmd.Process.Kill()
+		w.cmd.Wait()
+	}
+	return err
 }
 
 // timeoutOf is how long one run may take before the worker counts as hanging.

@@ -39,6 +39,7 @@ func Main(m *testing.M) {
 var built struct {
 	once sync.Once
 	dir  string
+	path string
 	err  error
 }
 
@@ -53,15 +54,34 @@ func Worker(tb testing.TB) string {
 			return
 		}
 		c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", built.dir, "./agent/cmd/dunlin-infer")
-		c.Dir, c.Env = Root(tb), append(os.Environ(), "CGO_ENABLED=0")
+		c.Dir, c.Env = Root(tb), append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+runtime.GOARCH)
 		if out, err := c.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build the worker: %w: %s", err, out)
+			return
+		}
+		built.path = filepath.Join(built.dir, "dunlin-infer")
+		if Emulated() {
+			built.path, built.err = emulate(built.path)
 		}
 	})
 	if built.err != nil {
 		tb.Fatal(built.err)
 	}
-	return filepath.Join(built.dir, "dunlin-infer")
+	return built.path
+}
+
+// Emulated tells whether this test runs under qemu-user, whose kernel starts no
+// program of the emulated architecture.
+func Emulated() bool { return os.Getenv("QEMU_LD_PREFIX") != "" }
+
+// emulate wraps a program in a script that the real kernel starts.
+func emulate(program string) (string, error) {
+	qemu, err := exec.LookPath("qemu-aarch64-static")
+	if err != nil {
+		return "", err
+	}
+	script := program + ".sh"
+	return script, os.WriteFile(script, []byte("#!/bin/sh\nexec "+qemu+" -cpu cortex-a72 "+program+` "$@"`+"\n"), 0o700)
 }
 
 // Root is the folder of go.mod.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,34 +37,68 @@ func Arguments(l Limits, worker string, args ...string) []string {
 	return append([]string{Word, strconv.Itoa(l.DataMB), strconv.Itoa(l.Files), worker}, args...)
 }
 
+// layer is one thing that the launcher takes away. Limits can also be set on a
+// process from outside; they have a resource and a value.
+type layer struct {
+	name     string
+	resource int // -1: not a limit
+	value    func(Limits) uint64
+}
+
 // layers in the order in which they are applied. Address space is not bounded:
 // the runtime reserves more than it uses.
-var layers = []struct {
-	name  string
-	apply func(Limits) error
-}{
-	{"no_new_privs", func(Limits) error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
-	{"no_core", func(Limits) error { return setLimit(unix.RLIMIT_CORE, 0) }},
-	{"files", func(l Limits) error { return setLimit(unix.RLIMIT_NOFILE, uint64(max(l.Files, 16))) }},
-	{"data", func(l Limits) error {
+var layers = []layer{
+	{"no_new_privs", -1, nil},
+	{"no_core", unix.RLIMIT_CORE, func(Limits) uint64 { return 0 }},
+	{"files", unix.RLIMIT_NOFILE, func(l Limits) uint64 { return uint64(max(l.Files, 16)) }},
+	{"data", unix.RLIMIT_DATA, func(l Limits) uint64 {
 		if l.DataMB <= 0 {
-			return nil
+			return unix.RLIM_INFINITY
 		}
-		return setLimit(unix.RLIMIT_DATA, uint64(l.DataMB)<<20)
+		return uint64(l.DataMB) << 20
 	}},
 }
 
-func setLimit(resource int, n uint64) error {
-	return unix.Setrlimit(resource, &unix.Rlimit{Cur: n, Max: n})
+// apply takes the layer's right from this thread or process.
+func (y layer) apply(l Limits) error {
+	if y.resource < 0 {
+		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	}
+	return y.limit(0, l)
 }
 
-// Posture says which layers surround every worker: those of the list, because the
-// launcher starts none without them, and by name those that this version does not
-// have yet.
-func Posture() []Layer {
+func (y layer) limit(pid int, l Limits) error {
+	v := y.value(l)
+	if v == unix.RLIM_INFINITY {
+		return nil
+	}
+	return unix.Prlimit(pid, y.resource, &unix.Rlimit{Cur: v, Max: v}, nil)
+}
+
+// Limit bounds a process that was started without the launcher.
+func Limit(pid int, l Limits) error {
+	for _, y := range layers {
+		if y.resource >= 0 {
+			if err := y.limit(pid, l); err != nil {
+				return fmt.Errorf("limit %s of process %d: %w", y.name, pid, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Posture says which layers surround the workers, and by name those that this
+// version does not have yet. The launcher starts no worker without the layers of
+// the list; without launcher, which is how an emulated agent runs, there are the
+// limits only.
+func Posture(withoutLauncher bool) []Layer {
 	var out []Layer
-	for _, l := range layers {
-		out = append(out, Layer{Name: l.name, Have: true})
+	for _, y := range layers {
+		l := Layer{Name: y.name, Have: true}
+		if withoutLauncher && y.resource < 0 {
+			l = Layer{Name: y.name, Detail: "this machine cannot start the launcher"}
+		}
+		out = append(out, l)
 	}
 	for _, name := range []string{"landlock", "seccomp", "cgroup"} {
 		out = append(out, Layer{Name: name, Detail: "not in this version"})
@@ -88,19 +121,22 @@ func Main(args []string) int {
 	l := Limits{DataMB: data, Files: files}
 	// Some layers belong to a thread; the one that takes them becomes the worker.
 	runtime.LockOSThread()
-	for _, layer := range layers {
-		if err := layer.apply(l); err != nil {
-			return fail(layer.name, err)
+	for _, y := range layers {
+		if err := y.apply(l); err != nil {
+			return fail(y.name, err)
 		}
 	}
-	// The worker gets an empty environment but for what Go's own runtime reads.
+	return fail("exec", syscall.Exec(args[2], args[2:], Environment()))
+}
+
+// Environment is what a worker gets of it: what Go's own runtime reads, and what
+// an emulator reads in tests of another architecture.
+func Environment() []string {
 	env := []string{"GOMAXPROCS=2"}
-	for _, e := range os.Environ() {
-		if strings.HasPrefix(e, "QEMU_LD_PREFIX=") {
-			env = append(env, e) // for tests of another architecture
-		}
+	if v := os.Getenv("QEMU_LD_PREFIX"); v != "" {
+		env = append(env, "QEMU_LD_PREFIX="+v)
 	}
-	return fail("exec", syscall.Exec(args[2], args[2:], env))
+	return env
 }
 
 func fail(layer string, err error) int {

@@ -73,8 +73,13 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestPosture(t *testing.T) {
+	for _, l := range Posture(true) {
+		if l.Name == "no_new_privs" && (l.Have || l.Detail == "") {
+			t.Errorf("without launcher: %+v", l)
+		}
+	}
 	have := map[string]bool{}
-	for _, l := range Posture() {
+	for _, l := range Posture(false) {
 		if !l.Have && l.Detail == "" {
 			t.Errorf("%s is missing without a reason", l.Name)
 		}
