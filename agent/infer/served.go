@@ -21,9 +21,9 @@ type served struct {
 	slot     Slot
 	requests sync.WaitGroup // under way
 	answered atomic.Uint64
-	leaving  chan struct{}  // closed when another slot has taken over
-	stop     chan struct{}  // closed when the last request is done
-	finished chan struct{}  // closed when supervise has returned
+	leaving  chan struct{} // closed when another slot has taken over
+	stop     chan struct{} // closed when the last request is done
+	finished chan struct{} // closed when supervise has returned
 
 	mu       sync.Mutex
 	w        *worker       // nil while there is none
