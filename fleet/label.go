@@ -4,7 +4,7 @@ import "regexp"
 
 var (
 	labelKey   = regexp.MustCompile(`^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$`)
-	labelValue = regexp.MustCompile(`^[A-Za-z0-9]?([A-Za-z0-9 ._+/-]{0,61}[A-Za-z0-9])?$`)
+	labelValue = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9 ._+/-]{0,61}[A-Za-z0-9])?)?$`)
 )
 
 // CheckLabel refuses a label that no selector could name.
