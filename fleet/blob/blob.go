@@ -16,7 +16,8 @@ import (
 )
 
 // Dir is a directory of blobs. It is safe for concurrent use, also by several
-// processes.
+// processes; an upload that is under way when another process opens the directory
+// fails and may be repeated.
 type Dir struct{ path string }
 
 // Open uses dir, which is made when missing, and removes uploads that never ended.
@@ -24,6 +25,9 @@ func Open(dir string) (*Dir, error) {
 	d := &Dir{filepath.Join(dir, "sha256")}
 	if err := os.MkdirAll(d.path, 0o755); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	if err := syncDir(dir); err != nil {
+		return nil, err
 	}
 	left, err := filepath.Glob(filepath.Join(d.path, tempPattern))
 	if err != nil {

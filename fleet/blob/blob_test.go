@@ -3,55 +3,62 @@ package blob
 import (
 	"bytes"
 	"errors"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/blob/blobtest"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-func TestBlobs(t *testing.T) {
-	dir := t.TempDir()
+func opened(t *testing.T, dir string) *Dir {
+	t.Helper()
 	d, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := []byte("a model")
-	digest := bundle.DigestOf(data)
-	other := bundle.DigestOf([]byte("another"))
-	for _, c := range []struct {
-		name, digest string
-		limit        int64
-		want         error
-	}{
-		{"no digest", "sha256:../../etc/passwd", 100, fleet.ErrBlobUnknown},
-		{"other bytes", other, 100, fleet.ErrBlobMismatch},
-		{"too long", digest, 3, fleet.ErrBlobMismatch},
-		{"good", digest, 100, nil},
-		{"again", digest, 100, nil},
-	} {
-		if err := d.Put(c.digest, bytes.NewReader(data), c.limit); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", c.name, err, c.want)
-		}
+	return d
+}
+
+func TestDir(t *testing.T) {
+	blobtest.Run(t, func(t *testing.T) blobtest.Store { return opened(t, t.TempDir()) })
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	dir := t.TempDir()
+	d := opened(t, dir)
+	if err := d.Put(bundle.DigestOf([]byte("x")), bytes.NewReader([]byte("y")), 9); !errors.Is(err, fleet.ErrBlobMismatch) {
+		t.Fatal(err)
 	}
-	if _, ok, _ := d.Has(other); ok {
-		t.Error("a refused blob is here")
+	data := []byte("whole")
+	if err := d.Put(bundle.DigestOf(data), bytes.NewReader(data), 9); err != nil {
+		t.Fatal(err)
 	}
-	if entries, _ := os.ReadDir(filepath.Join(dir, "sha256")); len(entries) != 1 {
-		t.Errorf("left behind: %v", entries)
+	// An upload that a power cut ended.
+	if err := os.WriteFile(filepath.Join(dir, "sha256", "upload-123"), data, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	f, err := d.Open(digest)
+	opened(t, dir)
+	entries, err := os.ReadDir(filepath.Join(dir, "sha256"))
+	if err != nil || len(entries) != 1 || "sha256:"+entries[0].Name() != bundle.DigestOf(data) {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestBlobsAreReadAtOffsets(t *testing.T) {
+	d := opened(t, t.TempDir())
+	data := []byte("0123456789")
+	if err := d.Put(bundle.DigestOf(data), bytes.NewReader(data), 10); err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.OpenAt(bundle.DigestOf(data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if b, _ := io.ReadAll(f); !bytes.Equal(b, data) {
-		t.Errorf("read back %q", b)
-	}
-	if _, err := d.Open(other); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a blob that is not here: %v", err)
+	b := make([]byte, 3)
+	if _, err := f.ReadAt(b, 4); err != nil || string(b) != "456" {
+		t.Errorf("%s, %v", b, err)
 	}
 }
