@@ -115,6 +115,12 @@ func (e *Engine) Status() ([]Status, error) {
 
 func (e *Engine) status(name string) (Status, error) {
 	st := Status{Model: name}
+	// In the order in which a journey ends, backwards: what is missing here is
+	// there below.
+	jr, under, err := e.journals.Get(name)
+	if err != nil {
+		return st, err
+	}
 	_, s, err := e.look(name)
 	if err != nil {
 		return st, err
@@ -125,10 +131,6 @@ func (e *Engine) status(name string) (Status, error) {
 	}
 	st.Generation, st.Attempt, st.Rollout = past.Answers.Generation, past.Answers.Attempt, past.Answers.Rollout
 	st.Active, st.Previous = slotStatus(s.Slot(s.Active)), slotStatus(s.Slot(s.Previous))
-	jr, under, err := e.journals.Get(name)
-	if err != nil {
-		return st, err
-	}
 	if under {
 		a := jr.Target.answer()
 		st.Step, st.Generation, st.Attempt, st.Rollout = jr.Step, a.Generation, a.Attempt, a.Rollout
