@@ -153,12 +153,15 @@ type inbound struct {
 // session connects, says hello and serves the connection until it is lost.
 func (l *Link) session(ctx context.Context) error {
 	s := &session{l: l, in: make(chan inbound, inbox), lost: make(chan error, 1)}
-	s.client = mqtt.NewClient(l.options(ctx, s))
+	ended, end := context.WithCancel(ctx)
+	defer end()
+	s.client = mqtt.NewClient(l.options(ended, s))
 	if t := s.client.Connect(); !t.WaitTimeout(connectTimeout) || t.Error() != nil {
 		s.client.Disconnect(0)
 		return fmt.Errorf("connect to %s: %w", l.c.Broker, orTimeout(t.Error()))
 	}
 	defer s.client.Disconnect(250)
+	defer end() // before Disconnect, which waits for the handler of messages
 	if t := s.client.Subscribe(wire.DownFilter(l.c.Device), 0, nil); !t.WaitTimeout(connectTimeout) || t.Error() != nil {
 		return fmt.Errorf("subscribe: %w", orTimeout(t.Error()))
 	}
@@ -232,8 +235,9 @@ func (s *session) serve(ctx context.Context) error {
 		case err := <-s.lost:
 			return err
 		case m := <-s.in:
-			if d := s.handle(m); d > 0 {
+			if d := s.handle(m); d > 0 && d != heartbeat {
 				heartbeat = d
+				beat.Reset(jittered(heartbeat))
 			}
 		case <-s.l.poke:
 			if err := s.hello(); err != nil {
@@ -243,7 +247,7 @@ func (s *session) serve(ctx context.Context) error {
 			if err := s.hello(); err != nil {
 				return err
 			}
-			beat.Reset(heartbeat*3/4 + rand.N(heartbeat/2))
+			beat.Reset(jittered(heartbeat))
 		case <-s.l.flush:
 		case <-tick.C:
 		}
@@ -254,6 +258,9 @@ func (s *session) serve(ctx context.Context) error {
 		}
 	}
 }
+
+// jittered is a quarter more or less.
+func jittered(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2) }
 
 func (s *session) publish(k wire.Kind, msg any) error {
 	b, err := wire.Encode(msg)

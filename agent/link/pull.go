@@ -22,7 +22,8 @@ const (
 type Range = wire.Range
 
 // Pull brings ranges of a blob in blocks, a window of them under way, and writes
-// each at its offset through w. What was written before an error stays.
+// each at its offset through w. When the session is lost it goes on in the next
+// one. What was written before an error stays.
 func (l *Link) Pull(ctx context.Context, digest [32]byte, total int64, missing []Range, w io.WriterAt) error {
 	rest := append([]Range(nil), missing...)
 	for len(rest) > 0 {
@@ -37,6 +38,10 @@ func (l *Link) Pull(ctx context.Context, digest [32]byte, total int64, missing [
 		switch {
 		case errors.As(err, &busy) && busy.Code == "":
 			if err := sleep(ctx, busy.After); err != nil {
+				return err
+			}
+		case errors.Is(err, ErrNoSession):
+			if err := sleep(ctx, lostPause); err != nil {
 				return err
 			}
 		case err != nil:
@@ -125,6 +130,10 @@ func (l *Link) adapt(took time.Duration) {
 		l.block = min(l.block*2, wire.MaxBlock)
 	}
 }
+
+// lostPause keeps a lost session from being tried over and over until the loss is
+// noticed everywhere.
+const lostPause = 100 * time.Millisecond
 
 // maxBusy bounds how long a server can put a device off.
 const maxBusy = 5 * time.Minute

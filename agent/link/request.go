@@ -96,7 +96,7 @@ func (l *Link) send(g *wire.Get) error {
 	}
 	t := client.Publish(wire.UpTopic(l.c.Device, wire.KindGet), 0, false, b)
 	if !t.WaitTimeout(connectTimeout) || t.Error() != nil {
-		return fmt.Errorf("publish get: %w", orTimeout(t.Error()))
+		return fmt.Errorf("publish get: %w: %w", ErrNoSession, orTimeout(t.Error()))
 	}
 	return nil
 }
