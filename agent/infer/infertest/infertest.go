@@ -81,7 +81,7 @@ func emulate(program string) (string, error) {
 		return "", err
 	}
 	script := program + ".sh"
-	return script, os.WriteFile(script, []byte("#!/bin/sh\nexec "+qemu+" -cpu cortex-a72 "+program+` "$@"`+"\n"), 0o700)
+	return script, durable.WriteFile(durable.OS{}, "infertest", script, []byte("#!/bin/sh\nexec "+qemu+" -cpu cortex-a72 "+program+` "$@"`+"\n"), 0o700)
 }
 
 // Root is the folder of go.mod.
@@ -146,7 +146,7 @@ func Digits(tb testing.TB, release string) infer.Slot {
 	s.Version = release
 	scores := Array(tb, filepath.Join(dir, "golden.npz"), c.Outputs[0].Name)
 	c.Golden = &bundle.Golden{File: "golden.npz", Cases: scores.Len(), Tolerance: map[string]bundle.Tolerance{c.Outputs[0].Name: {Relative: 0.05, Top: 1}}}
-	c.Budgets = []bundle.Budget{{Class: "any", LatencyP95US: 1_000_000, PeakMemoryKB: 256 << 10, StartMS: 60_000}}
+	c.Budgets = []bundle.Budget{{Class: "any", LatencyP95US: 1_000_000, PeakMemoryKB: 64 << 10, StartMS: 60_000}}
 	c.Watch = &bundle.Watch{Output: c.Outputs[0].Name}
 	c.Reference = reference(tb, filepath.Join(dir, "reference.npz"), c.Outputs[0].Name)
 	c.Probation = bundle.Probation{Minutes: 0.05, Requests: 100}
