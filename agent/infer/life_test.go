@@ -223,7 +223,9 @@ func TestRollbackWhileDead(t *testing.T) {
 // it and the request is answered by the next.
 func TestHangIsKilled(t *testing.T) {
 	s, _ := infertest.Server(t)
-	activate(t, s, infertest.Digits(t, "1.1.0"))
+	slot := infertest.Digits(t, "1.1.0")
+	slot.Contract.Budgets[0].LatencyP95US = 6000 // far over it is a hang
+	activate(t, s, slot)
 	images, _ := heldOut(t)
 	syscall.Kill(s.Status()[0].PID, syscall.SIGSTOP)
 	began := time.Now()
@@ -241,6 +243,7 @@ func TestStateIsNotRetried(t *testing.T) {
 	s, _ := infertest.Server(t)
 	slot := infertest.Digits(t, "1.1.0")
 	slot.Contract.State = "carry"
+	slot.Contract.Budgets[0].LatencyP95US = 6000
 	activate(t, s, slot)
 	images, _ := heldOut(t)
 	syscall.Kill(s.Status()[0].PID, syscall.SIGSTOP)
