@@ -191,6 +191,71 @@ func TestOneFailedInstallHoldsTwoHalt(t *testing.T) {
 	}
 }
 
+// TestAHeldClassIsTriedOneByOne: after a failure one more device is admitted; its
+// success frees the class.
+func TestAHeldClassIsTriedOneByOne(t *testing.T) {
+	w := newWorld(spec(fleet.StageSpec{Count: 3}, fleet.StageSpec{Percent: 100}), devices(40))
+	w.settle()
+	w.answer(good)
+	w.settle()
+	w.now = w.now.Add(time.Second)
+	failed := false
+	w.answer(func(string) (string, string) {
+		if !failed {
+			failed = true
+			return fleet.OutcomeFailed, "install.disk"
+		}
+		return good("")
+	})
+	if len(w.admitted) != 3 {
+		t.Fatalf("%d devices in the first stage", len(w.admitted))
+	}
+	// The failure and the success came together: that does not free the class.
+	w.settle()
+	w.now = w.now.Add(time.Minute)
+	w.settle()
+	if w.r.Stage != 1 || len(w.admitted) != 4 {
+		t.Fatalf("stage %d, %d devices admitted to a held class", w.r.Stage, len(w.admitted))
+	}
+	w.answer(good)
+	w.settle()
+	if len(w.admitted) != 36 {
+		t.Fatalf("%d devices after the success that frees the class", len(w.admitted))
+	}
+}
+
+// TestTwoOfTheFirstTen puts two failures at places in the order of outcomes.
+func TestTwoOfTheFirstTen(t *testing.T) {
+	for _, c := range []struct {
+		first, second int
+		want          string
+	}{
+		{9, 10, fleet.RolloutHalted}, {3, 10, fleet.RolloutHalted}, {9, 11, fleet.RolloutRunning}, {11, 12, fleet.RolloutRunning},
+	} {
+		w := newWorld(spec(fleet.StageSpec{Percent: 100}), devices(50))
+		for n := 1; n <= 12; n++ {
+			w.settle()
+			w.now = w.now.Add(time.Second)
+			answered := false
+			w.answer(func(string) (string, string) {
+				switch {
+				case answered:
+					return "", ""
+				case n == c.first || n == c.second:
+					answered = true
+					return fleet.OutcomeFailed, "install.disk"
+				}
+				answered = true
+				return fleet.OutcomeGood, ""
+			})
+		}
+		w.settle()
+		if w.r.Status != c.want {
+			t.Errorf("failures at %d and %d: %s, want %s", c.first, c.second, w.r.Status, c.want)
+		}
+	}
+}
+
 func TestSilenceNeedsAnAcknowledgement(t *testing.T) {
 	w := newWorld(spec(fleet.StageSpec{Count: 1}, fleet.StageSpec{Percent: 100}), devices(20))
 	w.settle()

@@ -186,3 +186,35 @@ func TestRunLooksAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestUndoLeavesAnotherRolloutsWishAlone: by the time a halted rollout takes its
+// release back, somebody else may have given the device another.
+func TestUndoLeavesAnotherRolloutsWishAlone(t *testing.T) {
+	r := newRig(t, map[string]int{"pi5": 1})
+	first := r.create("1.0.0")
+	_, err := r.loop.Step(t.Context())
+	must(t, err)
+	must(t, r.db.SetRolloutStatus(t.Context(), first.ID, []string{fleet.RolloutRunning}, fleet.RolloutHalted, "", fleet.Audit{}))
+	second := r.create("1.1.0")
+	must(t, r.db.SetRolloutStatus(t.Context(), second.ID, []string{fleet.RolloutRunning}, fleet.RolloutPaused, "", fleet.Audit{}))
+	second.Status = fleet.RolloutPaused
+	epoch, _, err := r.db.Lease(t.Context(), "rollouts", r.loop.Holder, time.Minute, r.now)
+	must(t, err)
+	theirs := fleet.Item{Model: "digits", Path: "production/digits/1.1.0", Runtime: "production/runtime-litert-arm64/2.3.0", Attempt: 1, Rollout: second.ID}
+	must(t, r.director.Commit(t.Context(), fleet.Commit{Epoch: epoch, Rollout: *second, Device: "pi5-0", Change: func(w *fleet.Wish) error { w.Put(theirs); return nil }}))
+	_, err = r.loop.Step(t.Context())
+	must(t, err)
+	if it, _ := r.wish("pi5-0").Item("digits"); it != theirs {
+		t.Errorf("the device shall run %+v", it)
+	}
+	if open, _ := r.db.OpenRollouts(t.Context()); len(open) != 0 {
+		t.Errorf("still open: %v", ids(open))
+	}
+}
+
+func ids(rs []fleet.Rollout) (out []string) {
+	for _, r := range rs {
+		out = append(out, r.ID)
+	}
+	return out
+}
