@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestConfigIsStrict(t *testing.T) {
+	for name, c := range map[string]struct{ yaml, want string }{
+		"unknown key":        {"stat: /x\n", "stat"},
+		"relative state":     {"state: here\n", "absolute"},
+		"threads":            {"threads: 0\n", "threads"},
+		"queue":              {"queue_mb: 0\n", "queue_mb"},
+		"pauses crossed":     {"reconnect_min: 10s\nreconnect_max: 1s\n", "reconnect"},
+		"not YAML":           {"{", "configuration"},
+		"longer than it may": {"log: " + strings.Repeat("x", maxConfig), "longer"},
+	} {
+		path := filepath.Join(t.TempDir(), "agent.yaml")
+		if err := os.WriteFile(path, []byte(c.yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadConfig(path); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := LoadConfig(filepath.Join(t.TempDir(), "missing.yaml")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that was named and is missing: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte(Defaults().YAML()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := LoadConfig(path); err != nil || c != Defaults() {
+		t.Errorf("what status --config shows is not what can be read: %v", err)
+	}
+}
+
+func TestDoctorNamesWhatWillNotWork(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, b []byte) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	elf := func(class, machine byte) []byte {
+		b := make([]byte, 64)
+		copy(b, []byte{0x7f, 'E', 'L', 'F', class, 1, 1})
+		b[16], b[18], b[20] = 2, machine, 1
+		if class == 2 {
+			b[52] = 64
+		}
+		return b
+	}
+	for name, c := range map[string]struct {
+		got   Finding
+		grade string
+	}{
+		"32-bit userland":      {checkUserland(file("sh32", elf(1, 3))), FindingFail},
+		"64-bit userland":      {checkUserland(file("sh64", elf(2, 62))), FindingOK},
+		"old glibc on arm64":   {checkLibc("arm64", "2.31"), FindingFail},
+		"same glibc on amd64":  {checkLibc("amd64", "2.31"), FindingOK},
+		"lowest on arm64":      {checkLibc("arm64", "2.34"), FindingOK},
+		"musl":                 {checkLibc("amd64", "none"), FindingFail},
+		"32-bit ARM":           {checkArch("arm"), FindingFail},
+		"worker missing":       {checkWorker(filepath.Join(dir, "none")), FindingFail},
+		"worker of another":    {checkWorker(file("worker", elf(2, 8))), FindingFail},
+		"state can be made":    {checkState(filepath.Join(dir, "a", "b")), FindingOK},
+		"address of a machine": {checkListen(Config{Listen: "256.0.0.1:80"}), FindingFail},
+		"socket only":          {checkListen(Config{}), FindingOK},
+	} {
+		if c.got.Grade != c.grade {
+			t.Errorf("%s: %+v, want %s", name, c.got, c.grade)
+		}
+		if c.got.Grade != FindingOK && c.got.Next == "" {
+			t.Errorf("%s: no next step: %+v", name, c.got)
+		}
+	}
+}
+
+func TestGlibcIsReadFromItsFile(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "libc.so.6")
+	text := strings.Repeat("\x00", 5000) + "GNU C Library (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\n"
+	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v := glibcVersion([]string{"/nowhere", p}); v != "2.36" {
+		t.Errorf("got %q", v)
+	}
+	if v := glibcVersion([]string{"/nowhere"}); v != "none" {
+		t.Errorf("without a library: %q", v)
+	}
+}
+
+func TestRequestFromFiles(t *testing.T) {
+	meta := []byte(`{"inputs":[{"name":"image","datatype":"FP32","shape":[1,8,8,1]}]}`)
+	npz, err := os.ReadFile("../testbed/models/digits/1.1.0/golden.npz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := RequestFrom("x.npz", npz, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r struct {
+		Inputs []struct {
+			Name string
+			Data []float64
+		}
+	}
+	if err := json.Unmarshal(b, &r); err != nil || len(r.Inputs) != 1 || r.Inputs[0].Name != "image" || len(r.Inputs[0].Data) != 64 {
+		t.Errorf("request %s, %v", b, err)
+	}
+	var local *LocalError
+	if _, err := RequestFrom("x.txt", nil, meta); !errors.As(err, &local) || local.Code != "input.kind" {
+		t.Errorf("another kind: %v", err)
+	}
+	if _, err := RequestFrom("x.npz", npz, []byte(`{"inputs":[{"name":"other","datatype":"FP32","shape":[1]}]}`)); !errors.As(err, &local) || local.Code != "input.missing" {
+		t.Errorf("a missing array: %v", err)
+	}
+	if _, err := RequestFrom("x.npz", npz[:100], meta); err == nil {
+		t.Error("a cut file was accepted")
+	}
+}
