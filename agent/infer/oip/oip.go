@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
@@ -169,24 +170,51 @@ func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	inputs, err := req.bytes(s.Contract)
-	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	out, by, err := f.e.Infer(ctx, s.Key.Model, inputs)
-	if err != nil {
-		fail(w, statusOf(err), err)
+	for {
+		inputs, err := req.bytes(s.Contract)
+		if err != nil {
+			fail(w, http.StatusBadRequest, err)
+			return
+		}
+		out, by, err := f.e.Infer(ctx, s.Key.Model, inputs)
+		if errors.Is(err, infer.ErrInputs) || err == nil && !checked(r, s, by) {
+			// The slot was switched meanwhile: the request is checked again.
+			before := s.Key
+			if s, ok = f.slot(w, r); !ok {
+				return
+			}
+			if err == nil || s.Key != before {
+				continue
+			}
+		}
+		if err != nil {
+			fail(w, statusOf(err), err)
+			return
+		}
+		resp, err := req.answer(by, out)
+		if err != nil {
+			fail(w, http.StatusBadRequest, err)
+			return
+		}
+		reply(w, http.StatusOK, resp)
 		return
 	}
-	resp, err := req.answer(by, out)
-	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+}
+
+// checked tells whether a request that was checked against one slot may have been
+// answered by another: the version when it named one, else the same inputs.
+func checked(r *http.Request, s, by infer.Slot) bool {
+	if s.Key == by.Key {
+		return true
 	}
-	reply(w, http.StatusOK, resp)
+	if v := r.PathValue("version"); v != "" && v != by.Version {
+		return false
+	}
+	return slices.EqualFunc(s.Contract.Inputs, by.Contract.Inputs, func(a, b bundle.Tensor) bool {
+		return a.Name == b.Name && a.DType == b.DType && slices.Equal(a.Shape, b.Shape)
+	})
 }
 
 // bodyLimit is generous: room for indented lists of numbers with all their digits.
@@ -212,8 +240,8 @@ func statusOf(err error) int {
 	switch {
 	case errors.Is(err, infer.ErrUnknown):
 		return http.StatusNotFound
-	case errors.Is(err, infer.ErrInputs):
-		return http.StatusBadRequest // switched after it was checked
+	case errors.Is(err, infer.ErrInputs): // a dynamic dimension that this build of the model has not
+		return http.StatusBadRequest
 	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrReset), errors.As(err, &d):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, context.DeadlineExceeded):

@@ -11,12 +11,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/infer/infertest"
 	"github.com/dunlin-edge/dunlin/agent/infer/oip"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
@@ -304,4 +308,71 @@ func TestNotANumber(t *testing.T) {
 	if b, err := json.Marshal(have); err != nil || bytes.Contains(b, []byte("NaN")) {
 		t.Error(string(b), err)
 	}
+}
+
+// TestDynamic: a contract that leaves a dimension open takes what the file has.
+func TestDynamic(t *testing.T) {
+	s, m := infertest.Server(t)
+	slot := infertest.Digits(t, "1.0.0")
+	slot.Contract.Inputs[0].Shape[0], slot.Contract.Outputs[0].Shape[0] = -1, -1
+	if err := s.Activate(t.Context(), slot); err != nil {
+		t.Fatal(err)
+	}
+	h := httptest.NewServer(oip.Handler(s, "0"))
+	t.Cleanup(h.Close)
+	flat, _ := image(t, 0)
+	status, have := do(t, "POST", h.URL+"/v2/models/digits/infer", "", request(flat))
+	if status != http.StatusOK || !cmp.Equal(have["outputs"].([]any)[0].(map[string]any)["shape"], []any{1.0, 10.0}) {
+		t.Errorf("%d %v", status, have)
+	}
+	two := strings.Replace(request("["+strings.Repeat("0,", 127)+"0]"), "[1,8", "[2,8", 1)
+	if status, have := do(t, "POST", h.URL+"/v2/models/digits/infer", "", two); status != http.StatusBadRequest {
+		t.Errorf("%d %v", status, have)
+	}
+	if w := m.Take(true); len(w) != 1 || w[0].Requests != 1 {
+		t.Errorf("observed %+v, want one request", w)
+	}
+}
+
+// TestSwitchedUnderARequest: while a model changes between real and whole numbers,
+// a request is answered by a version that it was checked against, and one that
+// names its version by no other.
+func TestSwitchedUnderARequest(t *testing.T) {
+	s, _ := infertest.Server(t)
+	slots := []infer.Slot{infertest.Digits(t, "1.1.0"), infertest.Digits(t, "1.1.1"), infertest.Digits(t, "1.0.0")}
+	if err := s.Activate(t.Context(), slots[0]); err != nil {
+		t.Fatal(err)
+	}
+	h := httptest.NewServer(oip.Handler(s, "0"))
+	t.Cleanup(h.Close)
+	flat, _ := image(t, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var answered, refused atomic.Int64
+	for path, others := range map[string][]int{"": {http.StatusBadRequest}, "/versions/1.1.0": {http.StatusNotFound}} {
+		for range 2 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					status, have := do(t, "POST", h.URL+"/v2/models/digits"+path+"/infer", "", request(flat))
+					version, _ := have["model_version"].(string)
+					switch {
+					case status == http.StatusOK && version != "1.1.1" && (path == "" || version == "1.1.0"):
+						answered.Add(1)
+					case slices.Contains(others, status):
+						refused.Add(1)
+					default:
+						t.Errorf("%q: %d %v", path, status, have)
+					}
+				}
+			})
+		}
+	}
+	for i := range 12 {
+		if err := s.Activate(t.Context(), slots[(i+1)%3]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	wg.Wait()
+	t.Logf("%d answered, %d refused", answered.Load(), refused.Load())
 }
