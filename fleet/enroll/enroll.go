@@ -152,9 +152,9 @@ func defaultID(spki []byte) string {
 	return "d-" + hex.EncodeToString(sum[:5])
 }
 
-// Admit says whether a device with this certificate may have a session now: the
-// certificate is the device's newest, its key the device's key, and its identity
-// not revoked.
+// Admit says whether a device with this certificate may have a session now: its
+// key is the device's key, and the identity is not revoked. Chain and dates were
+// checked by TLS.
 func (s *Service) Admit(ctx context.Context, c *x509.Certificate) error {
 	d, err := s.Store.Device(ctx, c.Subject.CommonName)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -115,7 +116,7 @@ func loopback(addr string) string {
 // open builds the services over what the directory holds.
 func (s *server) open(ctx context.Context) error {
 	var err error
-	if s.keys, err = loadKeys(s.c.Dir); err != nil {
+	if s.keys, err = loadKeys(s.c.Dir, s.c.Name, time.Now()); err != nil {
 		return err
 	}
 	if s.blobs, err = blob.Open(filepath.Join(s.c.Dir, "blobs")); err != nil {
@@ -126,7 +127,7 @@ func (s *server) open(ctx context.Context) error {
 	}
 	// Whoever was online before is told so again by the broker.
 	if err := s.db.SetOnlineExactly(ctx, nil); err != nil {
-		return err
+		return errors.Join(err, s.db.Close())
 	}
 	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Now: time.Now, Log: s.log}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
@@ -141,11 +142,16 @@ func (s *server) open(ctx context.Context) error {
 const admitTimeout = 5 * time.Second
 
 func (s *server) startBroker() error {
+	// The broker takes long to notice that its port is taken; this asks first.
+	probe, err := net.Listen("tcp", s.c.MQTT)
+	if err != nil {
+		return fleet.ErrServerAddress.With("listen for MQTT: %v", err)
+	}
+	probe.Close()
 	scratch := filepath.Join(s.c.Dir, "broker")
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return err
 	}
-	var err error
 	s.broker, err = broker.Start(broker.Config{
 		Addr: s.c.MQTT, Dir: scratch, Cert: s.keys.server, CAs: s.keys.ca.Pool(),
 		Admit: func(c *x509.Certificate) error {
@@ -161,14 +167,23 @@ func (s *server) startBroker() error {
 	return nil
 }
 
+// graceTime is what requests get to end in when the server stops.
+const graceTime = 3 * time.Second
+
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
 		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs,
 		OnlineKeys: s.keys.online, CA: s.keys.ca.Cert(), Waiting: rollout.Waiting,
 		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: Version, Log: s.log,
 	})
+	var handlers sync.WaitGroup
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handlers.Add(1)
+			defer handlers.Done()
+			h.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.keys.server}},
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
@@ -179,9 +194,13 @@ func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve the API: %w", err)
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceTime)
 	defer cancel()
 	err := srv.Shutdown(grace)
+	if errors.Is(err, context.DeadlineExceeded) { // somebody is slow; their connections are cut
+		err = srv.Close()
+	}
+	handlers.Wait() // the database is closed after this
 	if serveErr := <-done; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -144,6 +145,72 @@ func TestWatchersDoNotHoldTheServer(t *testing.T) {
 	}
 	if d := r.end(); d > 4*time.Second {
 		t.Errorf("the server took %v to end", d)
+	}
+}
+
+// TestStalledUploadsDoNotHoldTheServer ends a server while somebody uploads and
+// sends nothing more: the end is clean and leaves nobody behind.
+func TestStalledUploadsDoNotHoldTheServer(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	dir, token := newDir(t)
+	r := start(t, dir, token)
+	body, send := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://"+r.at.API+"/v1/blobs/"+bundle.DigestOf([]byte("never whole")), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	sent := make(chan error, 1)
+	go func() {
+		resp, err := r.client.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			err = errors.New(resp.Status)
+		}
+		sent <- err
+	}()
+	if _, err := send.Write([]byte("never")); err != nil { // returns when the client has taken it
+		t.Fatal(err)
+	}
+	if got := r.status("/healthz", ""); got != 200 {
+		t.Errorf("health beside an upload: %d", got)
+	}
+	if d := r.end(); d > graceTime+4*time.Second {
+		t.Errorf("the server took %v to end", d)
+	}
+	send.Close()
+	t.Logf("the upload ended with: %v", <-sent)
+	r.client.CloseIdleConnections()
+}
+
+// TestAddressTaken wants a server that cannot listen to say so at once.
+func TestAddressTaken(t *testing.T) {
+	dir, _ := newDir(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for about, set := range map[string]func(*Config){
+		"API":            func(c *Config) { c.API = taken.Addr().String() },
+		"MQTT":           func(c *Config) { c.MQTT = taken.Addr().String() },
+		"no API address": func(c *Config) { c.API = "nowhere" },
+		"no MQTT":        func(c *Config) { c.MQTT = "nowhere" },
+	} {
+		c, err := LoadConfig(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.API, c.MQTT = "127.0.0.1:0", "127.0.0.1:0"
+		set(&c)
+		began := time.Now()
+		err = Run(t.Context(), c, slog.New(slog.DiscardHandler), func(Addresses) error { t.Errorf("%s: serves", about); return nil })
+		if !errors.Is(err, fleet.ErrServerAddress) {
+			t.Errorf("%s: %v", about, err)
+		}
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("%s: noticed after %v", about, d)
+		}
 	}
 }
 

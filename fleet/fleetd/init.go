@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -62,8 +63,7 @@ func Init(ctx context.Context, dir, name string, now time.Time) (token string, e
 	if err != nil {
 		return "", err
 	}
-	names := []string{name, "localhost", "127.0.0.1", "::1"}
-	cert, key, err := ca.Server(names, now)
+	cert, key, err := ca.Server(serverNames(name), now)
 	if err != nil {
 		return "", err
 	}
@@ -90,21 +90,31 @@ func Init(ctx context.Context, dir, name string, now time.Time) (token string, e
 	return firstAccess(ctx, dir, now)
 }
 
-// firstAccess makes the database with the first admin; it is the last thing that
-// Init does, so an interrupted one can be repeated.
+// firstAccess makes the database with the first admin. The file gets its name as
+// the last act of Init, so an interrupted one can be repeated.
 func firstAccess(ctx context.Context, dir string, now time.Time) (string, error) {
-	path := filepath.Join(dir, databaseFile)
+	path := filepath.Join(dir, databaseFile+".new")
+	for _, left := range []string{path, path + "-wal", path + "-shm"} {
+		if err := os.Remove(left); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+	}
 	db, err := sqlite.Open(ctx, path)
 	if err != nil {
 		return "", err
 	}
-	defer db.Close()
 	x, token := fleet.NewAccess("first admin", fleet.RoleAdmin, 0, now)
 	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "server", Act: "server.init", Object: x.ID}
-	return token, db.CreateAccess(ctx, x, a)
+	// Closing moves what the log of the database holds into the file.
+	if err := errors.Join(db.CreateAccess(ctx, x, a), db.Close()); err != nil {
+		return "", err
+	}
+	return token, os.Rename(path, filepath.Join(dir, databaseFile))
 }
 
-func loadKeys(dir string) (*keys, error) {
+// loadKeys reads every secret of dir. A server certificate that is past half of its
+// life, or lacks the name, is issued anew for this run: devices know the CA only.
+func loadKeys(dir, name string, now time.Time) (*keys, error) {
 	read := func(name string) []byte { b, _ := os.ReadFile(filepath.Join(dir, name)); return b } // what is missing does not parse
 	k := &keys{}
 	var err error
@@ -113,6 +123,11 @@ func loadKeys(dir string) (*keys, error) {
 	}
 	if k.server, err = tls.X509KeyPair(read(serverFile), read(serverKeyFile)); err != nil {
 		return nil, fleet.ErrServerKeys.With("%s: %v", dir, err)
+	}
+	if leaf := k.server.Leaf; leaf.NotAfter.Sub(now) < enroll.ServerLife/2 || leaf.VerifyHostname(name) != nil {
+		if k.server, err = newServerCert(k.ca, name, now); err != nil {
+			return nil, err
+		}
 	}
 	var o onlineKeys
 	if err := json.Unmarshal(read(onlineFile), &o); err != nil {
@@ -129,6 +144,17 @@ func loadKeys(dir string) (*keys, error) {
 		"catalog_snapshot": publicOf(k.catalog.Snapshot), "catalog_timestamp": publicOf(k.catalog.Timestamp), "director": publicOf(k.director),
 	})
 	return k, err
+}
+
+// serverNames are what a server's certificate is good for.
+func serverNames(name string) []string { return []string{name, "localhost", "127.0.0.1", "::1"} }
+
+func newServerCert(ca *enroll.CA, name string, now time.Time) (tls.Certificate, error) {
+	chain, key, err := ca.Server(serverNames(name), now)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(chain, key)
 }
 
 func publicOf(k ed25519.PrivateKey) ed25519.PublicKey {

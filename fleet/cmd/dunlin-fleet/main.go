@@ -20,25 +20,39 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/fleetd"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
 
 // run carries out one command and returns the exit code.
-func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	root := &cobra.Command{Use: "dunlin-fleet", Short: "The fleet server", SilenceErrors: true, SilenceUsage: true, Version: fleetd.Version}
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{Use: "dunlin-fleet", Short: "The fleet server", Args: noArgs, SilenceErrors: true, SilenceUsage: true, Version: fleetd.Version}
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.AddCommand(initCmd(), serveCmd(stderr))
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &fleet.Error{Code: "usage.flag", Message: err.Error(), Next: "run '" + cmd.CommandPath() + " --help'"}
-	})
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "flag", err.Error()) })
 	if err := root.ExecuteContext(ctx); err != nil {
 		printError(stderr, err)
 		return 1
 	}
 	return 0
+}
+
+func usage(cmd *cobra.Command, reason, message string) error {
+	return &fleet.Error{Code: "usage." + reason, Message: message, Next: "run '" + cmd.CommandPath() + " --help'"}
+}
+
+// noArgs is cobra.NoArgs with a code.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(cmd, "arguments", fmt.Sprintf("%q is not understood", args[0]))
+	}
+	return nil
 }
 
 // printError writes what went wrong, its code and the next step.
@@ -54,8 +68,11 @@ func printError(w io.Writer, err error) {
 func initCmd() *cobra.Command {
 	var dir, name string
 	cmd := &cobra.Command{
-		Use: "init --name HOST", Short: "Make a server: CA, online keys, database, first admin token", Args: cobra.NoArgs,
+		Use: "init --name HOST", Short: "Make a server: CA, online keys, database, first admin token", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if name == "" {
+				return usage(cmd, "flag", "--name is missing: the host name that devices and people use")
+			}
 			token, err := fleetd.Init(cmd.Context(), dir, name, time.Now())
 			if err != nil {
 				return err
@@ -65,21 +82,21 @@ func initCmd() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "server %s made in %s\nfirst admin token, shown once:\n\n  %s\n\n"+
-				"next: dunlin-fleet serve --dir %s\n      export DUNLIN_SERVER=https://%s:8443 DUNLIN_CA=%s DUNLIN_TOKEN=the token above\n      dunlin keys init\n",
-				name, abs, token, abs, name, filepath.Join(abs, "ca.pem"))
+				"for the command line:\n\n  export DUNLIN_SERVER=https://%s:8443\n  export DUNLIN_CA='%s'\n  export DUNLIN_TOKEN='the token above'\n\n"+
+				"next: dunlin-fleet serve --dir '%s'\n      dunlin keys init\n",
+				name, abs, token, name, filepath.Join(abs, "ca.pem"), abs)
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", fleetd.DefaultDir, "directory of the server")
 	cmd.Flags().StringVar(&name, "name", "", "host name that devices and people use")
-	cmd.MarkFlagRequired("name")
 	return cmd
 }
 
 func serveCmd(stderr io.Writer) *cobra.Command {
 	var dir, api, mqtt, readyFile string
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run the server until it is told to stop", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run the server until it is told to stop", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := fleetd.LoadConfig(dir)
 			if err != nil {
