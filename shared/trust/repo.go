@@ -214,14 +214,16 @@ func (r *repo) timestamp(b []byte) error {
 }
 
 func (r *repo) snapshot(b []byte) error {
-	ok := false
+	unusable := refuse(CodeMixAndMatch, "the snapshot that the timestamp names is missing")
 	if old, have := r.stored(metadata.SNAPSHOT); have {
 		err := guarded(func() error { _, err := r.tm.UpdateSnapshot(old, true); return err })
-		ok = err == nil
+		if err == nil || errors.Is(err, &metadata.ErrExpiredMetadata{}) {
+			unusable = err
+		}
 	}
-	if !ok {
+	if unusable != nil {
 		if b == nil {
-			return refuse(CodeMixAndMatch, "the snapshot that the timestamp names is missing")
+			return classify(unusable, metadata.SNAPSHOT)
 		}
 		if err := check(b, maxSnapshot); err != nil {
 			return err
@@ -246,10 +248,15 @@ func (r *repo) role(name, delegator string, b []byte) error {
 	update := func(b []byte) error {
 		return guarded(func() (err error) { md, err = r.tm.UpdateDelegatedTargets(b, name, delegator); return err })
 	}
-	old, have := r.stored(name)
-	if !have || update(old) != nil {
+	unusable := refuse(CodeMixAndMatch, "the role %s that the snapshot names is missing", name)
+	if old, have := r.stored(name); have {
+		if err := update(old); err == nil || errors.Is(err, &metadata.ErrExpiredMetadata{}) {
+			unusable = err
+		}
+	}
+	if unusable != nil {
 		if b == nil {
-			return refuse(CodeMixAndMatch, "the role %s that the snapshot names is missing", name)
+			return classify(unusable, name)
 		}
 		if err := check(b, maxTargets); err != nil {
 			return err

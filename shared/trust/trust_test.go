@@ -181,16 +181,21 @@ func TestDamageNeverLowersAnything(t *testing.T) {
 		"cut":       func(p string) error { return os.Truncate(p, 40) },
 		"garbage":   func(p string) error { return os.WriteFile(p, []byte("not what it was"), 0o600) },
 		"null":      func(p string) error { return os.WriteFile(p, []byte("null"), 0o600) },
+		"too long":  func(p string) error { return os.Truncate(p, 8<<20) },
 		"empty map": func(p string) error { return os.WriteFile(p, []byte("{}"), 0o600) },
 	}
 	n := 0
 	for kind, damage := range damages {
-		files, err := filepath.Glob(filepath.Join(fresh(t).dir, "trust", "*", "*.json"))
+		dir := filepath.Join(fresh(t).dir, "trust")
+		files, err := filepath.Glob(filepath.Join(dir, "*", "*.json"))
+		for _, name := range seenFiles {
+			files = append(files, filepath.Join(dir, name))
+		}
 		if err != nil || len(files) == 0 {
 			t.Fatal(files, err)
 		}
 		for _, f := range files {
-			name := filepath.Join(filepath.Base(filepath.Dir(f)), filepath.Base(f))
+			name, _ := filepath.Rel(dir, f)
 			if filepath.Base(f) == rootName(1) {
 				continue // the anchor: without it there is nothing to trust
 			}
@@ -205,9 +210,11 @@ func TestDamageNeverLowersAnything(t *testing.T) {
 			if got, err := d.c.Refresh(context.Background(), &deaf{w}); err == nil {
 				t.Errorf("%s %s: older metadata was believed: %+v", name, kind, got)
 			}
-			w.o.version, w.o.catalogVersion, w.o.generation = 7, 7, 7
-			if _, err := d.refresh(); err != nil {
+			w.o.version, w.o.catalogVersion, w.o.generation, w.o.floors = 7, 7, 7, nil
+			if got, err := d.refresh(); err != nil {
 				t.Errorf("%s %s: the device cannot update any more: %v", name, kind, err)
+			} else if !got.Targets[0].BelowFloor {
+				t.Errorf("%s %s: the floor was forgotten", name, kind)
 			}
 		}
 	}
@@ -269,6 +276,35 @@ type both struct{ *world }
 
 func (b *both) Refresh(context.Context, Held) ([]File, error) {
 	return append(b.files(), b.extra...), nil
+}
+
+// TestWithheldMetadataIsAFreeze lets everything that is held expire while the
+// source brings nothing new.
+func TestWithheldMetadataIsAFreeze(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		extend func(*offer) // what is still signed anew
+	}{
+		{"nothing is signed anew", func(*offer) {}},
+		{"only the catalog", func(o *offer) { o.catalogVersion, o.catalogExpires = 2, now.Add(60*24*time.Hour) }},
+		{"only the director", func(o *offer) { o.version, o.directorExpires = 2, now.Add(60*24*time.Hour) }},
+	} {
+		w := newWorld(t)
+		d := w.device("meter-1")
+		if _, err := d.refresh(); err != nil {
+			t.Fatal(err)
+		}
+		c.extend(&w.o)
+		d.now = now.Add(30 * 24 * time.Hour)
+		_, err := d.refresh()
+		var r *Refusal
+		if !errors.As(err, &r) || r.Code != CodeFreeze {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if len(d.c.Wish().Targets) != 1 {
+			t.Errorf("%s: the wish is forgotten", c.name)
+		}
+	}
 }
 
 func TestDownload(t *testing.T) {

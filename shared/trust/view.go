@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -28,15 +27,16 @@ type view struct {
 	issued            time.Time
 }
 
-// seen is the greatest of everything that was ever verified. It is a file of its
-// own: losing any metadata file lowers nothing.
+// seen is the greatest of everything that was ever verified. It is kept apart
+// from the metadata, and twice: losing any one file lowers nothing.
 type seen struct {
 	Generation int64                       `json:"generation"`
 	Floors     map[string]int64            `json:"floors"`   // by model
 	Versions   map[string]map[string]int64 `json:"versions"` // by repository and role
 }
 
-const seenFile = "seen.json"
+// seenFiles are the copies, in the order of their writing.
+var seenFiles = [2]string{"seen.json", "seen.2.json"}
 
 // load verifies what is stored, without judging expiry.
 func (c *Client) load() (*view, error) {
@@ -48,25 +48,23 @@ func (c *Client) load() (*view, error) {
 	if v.catalog, err = openRepo(c.c.FS, c.c.Dir, Catalog); err != nil {
 		return nil, err
 	}
-	if v.seen, err = readSeen(c.c.FS, c.c.Dir); err != nil {
-		return nil, err
-	}
+	v.seen = readSeen(c.c.FS, c.c.Dir)
 	v.known = v.director.verify(nil, time.Time{}) == nil && v.catalog.verify(nil, time.Time{}) == nil &&
 		v.catalog.role(c.c.Channel, metadata.TARGETS, nil) == nil
 	return v, nil
 }
 
-func readSeen(fsys durable.FS, dir string) (seen, error) {
-	s := seen{Floors: map[string]int64{}, Versions: map[string]map[string]int64{}}
-	b, err := durable.ReadFile(fsys, filepath.Join(dir, seenFile), 1<<20)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, err
+// readSeen takes the first copy that is whole. When both are damaged it begins
+// anew: the metadata files themselves still count.
+func readSeen(fsys durable.FS, dir string) seen {
+	for _, name := range seenFiles {
+		var s seen
+		b, err := durable.ReadFile(fsys, filepath.Join(dir, name), 1<<20)
+		if err == nil && json.Unmarshal(b, &s) == nil && s.Floors != nil && s.Versions != nil {
+			return s
+		}
 	}
-	// A damaged file begins anew; the metadata files themselves still count.
-	if json.Unmarshal(b, &s) != nil || s.Floors == nil || s.Versions == nil {
-		s = seen{Floors: map[string]int64{}, Versions: map[string]map[string]int64{}}
-	}
-	return s, nil
+	return seen{Floors: map[string]int64{}, Versions: map[string]map[string]int64{}}
 }
 
 // held tells the source what need not be sent.
@@ -354,8 +352,10 @@ func (v *view) storeSeen(s seen) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(v.c.FS, "trust.seen", filepath.Join(v.c.Dir, seenFile), b, 0o600); err != nil {
-		return fmt.Errorf("store what was seen: %w", err)
+	for _, name := range seenFiles {
+		if err := durable.WriteFile(v.c.FS, "trust.seen", filepath.Join(v.c.Dir, name), b, 0o600); err != nil {
+			return fmt.Errorf("store what was seen: %w", err)
+		}
 	}
 	return nil
 }
