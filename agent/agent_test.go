@@ -70,6 +70,8 @@ func TestDoctorNamesWhatWillNotWork(t *testing.T) {
 		"32-bit ARM":           {checkArch("arm"), FindingFail},
 		"worker missing":       {checkWorker(filepath.Join(dir, "none")), FindingFail},
 		"worker of another":    {checkWorker(file("worker", elf(2, 8))), FindingFail},
+		"worker is a text":     {checkWorker(file("text", []byte("not a program"))), FindingFail},
+		"worker by a script":   {checkWorker(file("script", []byte("#!/bin/sh\n"))), FindingWarn},
 		"state can be made":    {checkState(filepath.Join(dir, "a", "b")), FindingOK},
 		"address of a machine": {checkListen(Config{Listen: "256.0.0.1:80"}), FindingFail},
 		"socket only":          {checkListen(Config{}), FindingOK},

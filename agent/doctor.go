@@ -81,11 +81,20 @@ func checkLibc(arch, version string) Finding {
 }
 
 func checkWorker(path string) Finding {
-	f, err := elf.Open(path)
+	const install = "install dunlin-infer or set 'worker' in the configuration"
+	file, err := os.Open(path)
 	if err != nil {
-		return Finding{"worker", FindingFail, err.Error(), "install dunlin-infer or set 'worker' in the configuration"}
+		return Finding{"worker", FindingFail, err.Error(), install}
 	}
-	defer f.Close()
+	defer file.Close()
+	var head [2]byte
+	if _, err := file.ReadAt(head[:], 0); err == nil && string(head[:]) == "#!" {
+		return Finding{"worker", FindingWarn, path + " is a script", "make sure that it starts dunlin-infer of this architecture"}
+	}
+	f, err := elf.NewFile(file)
+	if err != nil {
+		return Finding{"worker", FindingFail, path + " is not a program", install}
+	}
 	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
 	if f.Machine != want {
 		return Finding{"worker", FindingFail, fmt.Sprintf("%s is built for %v", path, f.Machine), "install the worker of this architecture"}

@@ -156,7 +156,33 @@ func printStatus(e *env, s *agent.Status) error {
 		row("candidate", m.Candidate, "–")
 		row("previous", m.Previous, "–")
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return printPosture(e.stdout, s.Posture)
+}
+
+// printPosture names the layers around the workers, and those that are missing by
+// reason.
+func printPosture(w io.Writer, layers []agent.LayerStatus) error {
+	var have, reasons []string
+	missing := map[string][]string{}
+	for _, l := range layers {
+		switch {
+		case l.Have:
+			have = append(have, l.Layer)
+		case missing[l.Detail] == nil:
+			reasons = append(reasons, l.Detail)
+			fallthrough
+		default:
+			missing[l.Detail] = append(missing[l.Detail], l.Layer)
+		}
+	}
+	_, err := fmt.Fprintf(w, "workers are held by: %s\n", strings.Join(have, ", "))
+	for _, r := range reasons {
+		_, err = fmt.Fprintf(w, "not by: %s (%s)\n", strings.Join(missing[r], ", "), r)
+	}
+	return err
 }
 
 func dash(s string) string {
