@@ -153,7 +153,9 @@ func (t *tracer) kill() {
 	unix.Kill(t.pid, unix.SIGKILL)
 }
 
-// wait waits for one child or thread of this thread, or for any of them.
+// wait waits for one child of this thread, or, when pid is negative, for any
+// child or traced thread of a process group: this thread may have started others
+// before it became the tracer's, and their parents wait for them.
 func wait(pid int, ws *unix.WaitStatus) (int, error) {
 	for {
 		tid, err := unix.Wait4(pid, ws, unix.WALL|unix.WNOTHREAD, nil)
@@ -169,7 +171,7 @@ func (t *tracer) loop() error {
 	resume(t.pid, 0)
 	for {
 		var ws unix.WaitStatus
-		tid, err := wait(-1, &ws)
+		tid, err := wait(-t.pid, &ws)
 		if err != nil {
 			return fmt.Errorf("trace %s: %w", t.c.Path, err)
 		}
