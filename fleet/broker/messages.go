@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -77,15 +78,10 @@ func (b *Broker) enter() bool {
 
 func code(err error) string {
 	var e *fleet.Error
-	switch {
-	case errors.As(err, &e):
+	if errors.As(err, &e) {
 		return e.Code
-	case errors.Is(err, wire.ErrMalformed):
-		return "wire.malformed"
-	case errors.Is(err, wire.ErrSignature):
-		return "wire.signature"
 	}
-	return fleet.ErrInternal.Code
+	return cmp.Or(wire.Code(err), fleet.ErrInternal.Code)
 }
 
 func (b *Broker) handle(device string, k wire.Kind, data []byte) error {

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"fmt"
 	"time"
 
@@ -12,38 +13,49 @@ import (
 
 // reports verifies each report and lets it take effect before it is stored: a
 // server that dies in between is sent the report again and does the same again.
-func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) error {
+func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) (bad []refusal, err error) {
 	d, err := i.Store.Device(ctx, device)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key, err := publicKey(d.PublicKey)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now := i.Now()
 	out := make([]fleet.Report, 0, len(b.Records))
 	for _, r := range b.Records {
-		var env wire.Envelope
-		if err := wire.Decode(r.Payload, &env); err != nil {
-			return err
+		rep, err := openReport(device, key, r)
+		if err != nil {
+			bad = append(bad, refusal{r.Sequence, err})
+			continue
 		}
-		var rep wire.Report
-		if err := env.Open(key, wire.ReportType, &rep); err != nil {
-			return err
-		}
-		if rep.Device != device || rep.Epoch != r.Epoch {
-			return fmt.Errorf("report of %q, epoch %d, in a record of epoch %d: %w", rep.Device, rep.Epoch, r.Epoch, wire.ErrMalformed)
-		}
-		proof, newest := classify(d, &rep)
+		proof, newest := classify(d, rep)
 		if newest {
-			if err := i.apply(ctx, d, &rep, proof, now); err != nil {
-				return err
+			if err := i.apply(ctx, d, rep, proof, now); err != nil {
+				return nil, err
 			}
 		}
-		out = append(out, fleet.Report{Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now, Proof: proof, Report: rep})
+		out = append(out, fleet.Report{Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now, Proof: proof, Report: *rep})
 	}
-	return i.Store.InsertReports(ctx, out)
+	return bad, i.Store.InsertReports(ctx, out)
+}
+
+// openReport wants a report that the device signed, about itself and in a record
+// of its own epoch.
+func openReport(device string, key *ecdsa.PublicKey, r wire.Record) (*wire.Report, error) {
+	var env wire.Envelope
+	if err := wire.Decode(r.Payload, &env); err != nil {
+		return nil, err
+	}
+	rep := &wire.Report{}
+	if err := env.Open(key, wire.ReportType, rep); err != nil {
+		return nil, err
+	}
+	if rep.Device != device || rep.Epoch != r.Epoch {
+		return nil, fmt.Errorf("report of %q, epoch %d, in a record of epoch %d: %w", rep.Device, rep.Epoch, r.Epoch, wire.ErrMalformed)
+	}
+	return rep, nil
 }
 
 // classify says what a correctly signed report proves, and whether it is at

@@ -6,6 +6,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +64,13 @@ func (b *between) InsertReports(ctx context.Context, rs []fleet.Report) error {
 		return err
 	}
 	return b.Store.InsertReports(ctx, rs)
+}
+
+func (b *between) AddAudit(ctx context.Context, a fleet.Audit) error {
+	if err := b.change(); err != nil {
+		return err
+	}
+	return b.Store.AddAudit(ctx, a)
 }
 
 func (b *between) SetAcked(ctx context.Context, d string, a wire.Ack) error {
@@ -122,6 +132,8 @@ func TestWhatAReportProves(t *testing.T) {
 	}
 }
 
+// TestForeignAndBrokenReportsChangeNothing puts each in front of a good one: it is
+// named with its code, the good one takes effect, and the device goes on.
 func TestForeignAndBrokenReportsChangeNothing(t *testing.T) {
 	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -154,21 +166,43 @@ func TestForeignAndBrokenReportsChangeNothing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
 			r.hello()
-			had := r.device()
-			b := r.batch(c.payload(r))
-			if _, err := r.in.Records(t.Context(), device, wire.KindReport, b); !errors.Is(err, c.want) {
-				t.Errorf("%v, want %v", err, c.want)
+			good := r.sign(r.report(active(before, "good")))
+			b := r.batch(c.payload(r), good)
+			for range 2 { // the acknowledgement of the first is lost
+				ack, err := r.in.Records(t.Context(), device, wire.KindReport, b)
+				must(t, err)
+				if ack.Sequence != 2 {
+					t.Errorf("%+v", ack)
+				}
 			}
-			if diff := cmp.Diff(had, r.device()); diff != "" {
-				t.Error(diff)
+			r.wantRefused(fmt.Sprintf("report, epoch %x: 1 %s, because: ", r.epoch, wire.Code(c.want)))
+			if d := r.device(); d.Counter != 1 || d.Models[0].Active.Path != before {
+				t.Errorf("the device is at report %d: %+v", d.Counter, d.Models)
 			}
-			if rs, _ := r.db.Reports(t.Context(), device, 9); len(rs) != 0 {
-				t.Errorf("%d reports stored", len(rs))
-			}
-			if as, _ := r.db.Acked(t.Context(), device, r.epoch); len(as) != 0 {
-				t.Errorf("acknowledged: %v", as)
+			rs, err := r.db.Reports(t.Context(), device, 9)
+			must(t, err)
+			if len(rs) != 1 || rs[0].Sequence != 2 {
+				t.Errorf("stored: %+v", rs)
 			}
 		})
+	}
+}
+
+// wantRefused wants the audit to name refused records, once for each of these
+// beginnings.
+func (r *rig) wantRefused(beginnings ...string) {
+	r.t.Helper()
+	as, err := r.db.Audit(r.t.Context(), device, "", 9)
+	must(r.t, err)
+	as = slices.DeleteFunc(as, func(a fleet.Audit) bool { return a.Act != "record.refused" })
+	if len(as) != len(beginnings) {
+		r.t.Fatalf("%d times refused, want %d: %+v", len(as), len(beginnings), as)
+	}
+	slices.Reverse(as) // the oldest first
+	for n, a := range as {
+		if !strings.HasPrefix(a.Detail, beginnings[n]) || len(a.Detail) <= len(beginnings[n]) || a.Actor != "server" {
+			r.t.Errorf("refused: %+v, want %s", a, beginnings[n])
+		}
 	}
 }
 
@@ -204,7 +238,7 @@ func TestNothingIsAcknowledgedBeforeItIsKept(t *testing.T) {
 		ro := r.rollout(spec())
 		r.generation = 1
 		r.hello()
-		b := r.batch(r.sign(r.report(candidate(path, "trying", "", 1))), r.sign(r.report(active(path, "good"))))
+		b := r.batch(r.sign(r.report(candidate(path, "trying", "", 1))), []byte("not understood"), r.sign(r.report(active(path, "good"))))
 		store := &between{Store: r.db, fail: fail}
 		r.in.Store = store
 		_, err := r.in.Records(t.Context(), device, wire.KindReport, b)
@@ -359,32 +393,90 @@ func TestSamplesAndEventsAreKeptOnce(t *testing.T) {
 	}
 }
 
-func TestRecordsThatCannotBeAddedUpAreRefused(t *testing.T) {
-	r := newRig(t)
+// TestRecordsThatCannotBeAddedUpAreLeftOut puts each between two good ones, which
+// are kept.
+func TestRecordsThatCannotBeAddedUpAreLeftOut(t *testing.T) {
+	event := &wire.Event{Type: "x"}
 	for _, c := range []struct {
 		name string
 		kind wire.Kind
+		good any
 		msg  any
 	}{
-		{"latency that is no sketch", wire.KindSample, func() *wire.Sample { s := sample(); s.Latency.Bytes = []byte{9, 9}; return s }()},
-		{"score without bins", wire.KindSample, func() *wire.Sample { s := sample(); s.Score.Bins = nil; return s }()},
-		{"window of no length", wire.KindSample, func() *wire.Sample { s := sample(); s.Seconds = 0; return s }()},
-		{"window of a year", wire.KindSample, func() *wire.Sample { s := sample(); s.Seconds = 365 * 86400; return s }()},
-		{"unknown key", wire.KindSample, map[int]int{99: 1}},
-		{"event that is a list", wire.KindEvent, []int{1}},
-		{"presence is not kept", wire.KindPresence, sample()},
+		{"latency that is no sketch", wire.KindSample, sample(), func() *wire.Sample { s := sample(); s.Latency.Bytes = []byte{9, 9}; return s }()},
+		{"score without bins", wire.KindSample, sample(), func() *wire.Sample { s := sample(); s.Score.Bins = nil; return s }()},
+		{"window of no length", wire.KindSample, sample(), func() *wire.Sample { s := sample(); s.Seconds = 0; return s }()},
+		{"window of a year", wire.KindSample, sample(), func() *wire.Sample { s := sample(); s.Seconds = 365 * 86400; return s }()},
+		{"unknown key", wire.KindSample, sample(), map[int]int{99: 1}},
+		{"event that is a list", wire.KindEvent, event, []int{1}},
 	} {
-		good := encode(t, sample())
-		if c.kind == wire.KindEvent {
-			good = encode(t, &wire.Event{Type: "x"})
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			good := encode(t, c.good)
+			ack, err := r.in.Records(t.Context(), device, c.kind, r.batch(good, encode(t, c.msg), good))
+			must(t, err)
+			if want := (wire.Ack{Kind: c.kind, Epoch: r.epoch, Sequence: 3}); ack != want {
+				t.Errorf("%+v, want %+v", ack, want)
+			}
+			r.wantRefused(fmt.Sprintf("%s, epoch %x: 2 wire.malformed, because: ", c.kind, r.epoch))
+			if got := r.kept(c.kind); !cmp.Equal(got, []uint64{1, 3}) {
+				t.Errorf("kept %v", got)
+			}
+		})
+	}
+}
+
+// kept lists the sequences that are stored of a kind.
+func (r *rig) kept(k wire.Kind) (out []uint64) {
+	r.t.Helper()
+	if k == wire.KindSample {
+		ss, err := r.db.Samples(r.t.Context(), device, 0, 1000)
+		must(r.t, err)
+		for _, s := range ss {
+			out = append(out, s.Sequence)
 		}
-		if _, err := r.in.Records(t.Context(), device, c.kind, r.batch(good, encode(t, c.msg))); !errors.Is(err, wire.ErrMalformed) && !errors.Is(err, fleet.ErrBadRequest) {
-			t.Errorf("%s: %v", c.name, err)
+	} else {
+		es, err := r.db.Events(r.t.Context(), device, "", 1000)
+		must(r.t, err)
+		for _, e := range es {
+			out = append(out, e.Sequence)
 		}
 	}
-	ss, _ := r.db.Samples(t.Context(), device, 0, 9)
-	es, _ := r.db.Events(t.Context(), device, "", 9)
-	if len(ss)+len(es) != 0 {
-		t.Errorf("a refused batch left %d records", len(ss)+len(es))
+	slices.Sort(out)
+	return out
+}
+
+// TestManyRefusals bounds what a device can make the server write down, and says
+// of a longer batch only what is new.
+func TestManyRefusals(t *testing.T) {
+	r := newRig(t)
+	bad := make([][]byte, wire.MaxBatch)
+	for n := range bad {
+		bad[n] = []byte{0xff}
+	}
+	b := r.batch(bad...)
+	r.now = r.now.Add(time.Second) // audits of one millisecond have no order
+	_, err := r.in.Records(t.Context(), device, wire.KindEvent, b)
+	must(t, err)
+	r.now = r.now.Add(time.Second)
+	b.Records = append(b.Records[200:], r.batch([]byte{0xff}, encode(t, &wire.Event{Type: "x"})).Records...)
+	_, err = r.in.Records(t.Context(), device, wire.KindEvent, b) // the device came back without its mark
+	must(t, err)
+	r.wantRefused(fmt.Sprintf("event, epoch %x: 1 wire.malformed, 2 wire.malformed,", r.epoch), fmt.Sprintf("event, epoch %x: 257 wire.malformed, because: ", r.epoch))
+	as, err := r.db.Audit(t.Context(), device, "", 2)
+	must(t, err)
+	if d := as[1].Detail; len(d) > 512 || !strings.Contains(d, "and 240 more, the last 256,") {
+		t.Errorf("%d bytes: %s", len(d), d)
+	}
+	if got := r.kept(wire.KindEvent); !cmp.Equal(got, []uint64{258}) {
+		t.Errorf("kept %v", got)
+	}
+}
+
+// TestKindsThatAreNotKept wants what no queue sends to be refused as a whole.
+func TestKindsThatAreNotKept(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.in.Records(t.Context(), device, wire.KindPresence, r.batch(encode(t, sample()))); !errors.Is(err, fleet.ErrBadRequest) {
+		t.Error(err)
 	}
 }

@@ -40,6 +40,7 @@ type Store interface {
 	// SetAcked remembers the newest committed sequence; Acked tells it per kind.
 	SetAcked(ctx context.Context, device string, a wire.Ack) error
 	Acked(ctx context.Context, device string, epoch uint64) ([]wire.Ack, error)
+	AddAudit(ctx context.Context, a fleet.Audit) error
 }
 
 // Windows of measurement in seconds.
@@ -152,19 +153,24 @@ func (i *Ingest) Presence(ctx context.Context, device string, online bool) error
 }
 
 // Records takes in a batch and returns its acknowledgement. A record that is not
-// understood or not signed by the device is refused with the whole batch; what
-// was committed before stays.
+// understood or not signed by the device is left out, and the audit names it with
+// a code: refusing it again and again would keep back everything behind it. Any
+// other error acknowledges nothing; the device sends the batch again.
 func (i *Ingest) Records(ctx context.Context, device string, k wire.Kind, b *wire.Batch) (wire.Ack, error) {
+	var bad []refusal
 	var err error
 	switch k {
 	case wire.KindReport:
-		err = i.reports(ctx, device, b)
+		bad, err = i.reports(ctx, device, b)
 	case wire.KindSample:
-		err = i.samples(ctx, device, b)
+		bad, err = i.samples(ctx, device, b)
 	case wire.KindEvent:
-		err = i.events(ctx, device, b)
+		bad, err = i.events(ctx, device, b)
 	default:
 		err = fleet.ErrBadRequest.With("records of kind %q are not kept", k)
+	}
+	if err == nil {
+		err = i.refused(ctx, device, k, b, bad)
 	}
 	if err != nil {
 		return wire.Ack{}, fmt.Errorf("%s of %s: %w", k, device, err)
@@ -174,18 +180,21 @@ func (i *Ingest) Records(ctx context.Context, device string, k wire.Kind, b *wir
 	return ack, i.Store.SetAcked(ctx, device, ack)
 }
 
-func (i *Ingest) samples(ctx context.Context, device string, b *wire.Batch) error {
-	out := make([]fleet.Sample, len(b.Records))
-	for n, r := range b.Records {
-		out[n] = fleet.Sample{Device: device, Epoch: r.Epoch, Sequence: r.Sequence}
-		if err := wire.Decode(r.Payload, &out[n].Sample); err != nil {
-			return err
+func (i *Ingest) samples(ctx context.Context, device string, b *wire.Batch) (bad []refusal, err error) {
+	out := make([]fleet.Sample, 0, len(b.Records))
+	for _, r := range b.Records {
+		x := fleet.Sample{Device: device, Epoch: r.Epoch, Sequence: r.Sequence}
+		err := wire.Decode(r.Payload, &x.Sample)
+		if err == nil {
+			err = checkSample(&x.Sample)
 		}
-		if err := checkSample(&out[n].Sample); err != nil {
-			return err
+		if err != nil {
+			bad = append(bad, refusal{r.Sequence, err})
+			continue
 		}
+		out = append(out, x)
 	}
-	return i.Store.InsertSamples(ctx, out)
+	return bad, i.Store.InsertSamples(ctx, out)
 }
 
 // checkSample refuses what cannot be added up later.
@@ -201,16 +210,18 @@ func checkSample(s *wire.Sample) error {
 	return nil
 }
 
-func (i *Ingest) events(ctx context.Context, device string, b *wire.Batch) error {
+func (i *Ingest) events(ctx context.Context, device string, b *wire.Batch) (bad []refusal, err error) {
 	now := i.Now()
-	out := make([]fleet.Event, len(b.Records))
-	for n, r := range b.Records {
-		out[n] = fleet.Event{ID: fleet.NewID(fleet.PrefixEvent, now), Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now}
-		if err := wire.Decode(r.Payload, &out[n].Event); err != nil {
-			return err
+	out := make([]fleet.Event, 0, len(b.Records))
+	for _, r := range b.Records {
+		x := fleet.Event{ID: fleet.NewID(fleet.PrefixEvent, now), Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now}
+		if err := wire.Decode(r.Payload, &x.Event); err != nil {
+			bad = append(bad, refusal{r.Sequence, err})
+			continue
 		}
+		out = append(out, x)
 	}
-	return i.Store.InsertEvents(ctx, out)
+	return bad, i.Store.InsertEvents(ctx, out)
 }
 
 func publicKey(spki []byte) (*ecdsa.PublicKey, error) {

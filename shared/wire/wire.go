@@ -28,6 +28,17 @@ const MaxMessage = 160 << 10
 // ErrMalformed is wrapped by every decoding error.
 var ErrMalformed = errors.New("malformed message")
 
+// Code is the code of an error of this package, "" for any other.
+func Code(err error) string {
+	switch {
+	case errors.Is(err, ErrMalformed):
+		return "wire.malformed"
+	case errors.Is(err, ErrSignature):
+		return "wire.signature"
+	}
+	return ""
+}
+
 // Kind is the last part of a topic.
 type Kind string
 
