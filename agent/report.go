@@ -47,6 +47,11 @@ func (r *reporter) append(to func([]byte) (uint64, error), msg any) {
 	if err == nil {
 		_, err = to(b)
 	}
+	r.appended(err)
+}
+
+// appended has the link look at what was queued.
+func (r *reporter) appended(err error) {
 	if err != nil {
 		r.a.log.Error("record is lost", "err", err)
 		return
@@ -99,14 +104,18 @@ func (r *reporter) report() {
 	}
 	r.mu.Lock()
 	r.counter++
-	rep := &wire.Report{Device: r.a.id.Device, Epoch: r.a.queues.Epoch, Counter: r.counter, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: r.posture()}
+	rep := &wire.Report{Device: r.a.id.Device, Counter: r.counter, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: r.posture()}
 	r.mu.Unlock()
-	env, err := wire.Sign(r.a.id.Key, wire.ReportType, rep)
-	if err != nil {
-		r.a.log.Error("report is not signed", "err", err)
-		return
-	}
-	r.append(r.a.queues.Report.Append, env)
+	// The epoch is signed and must be the record's: another may be drawn at any time.
+	_, err = r.a.queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
+		rep.Epoch = epoch
+		env, err := wire.Sign(r.a.id.Key, wire.ReportType, rep)
+		if err != nil {
+			return nil, err
+		}
+		return wire.Encode(env)
+	})
+	r.appended(err)
 }
 
 func (r *reporter) clock() wire.Clock {
@@ -129,7 +138,7 @@ func (r *reporter) Hello() *wire.Hello {
 		r.a.log.Error("status is not readable", "err", err)
 	}
 	return &wire.Hello{
-		Protocols: []int{wire.Protocol}, Agent: Version, Epoch: r.a.queues.Epoch, Channel: r.a.id.Channel, Held: *link.Held(r.a.trust.Held()),
+		Protocols: []int{wire.Protocol}, Agent: Version, Epoch: r.a.queues.Epoch(), Channel: r.a.id.Channel, Held: *link.Held(r.a.trust.Held()),
 		Generation: r.a.update.Generation(), Facts: r.a.c.Facts(), Models: states(all), Clock: r.clock(),
 		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State()},
 	}

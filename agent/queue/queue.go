@@ -155,11 +155,25 @@ func (q *Queue) segmentSize() int64 { return max(q.c.MaxBytes/16, 4<<10) }
 
 // Append makes a record durable and returns its sequence.
 func (q *Queue) Append(payload []byte) (uint64, error) {
-	if len(payload) == 0 || len(payload) > MaxRecord {
-		return 0, fmt.Errorf("append %d bytes to %s: %w", len(payload), q.c.Kind, ErrTooLong)
-	}
+	return q.AppendOf(func(uint64) ([]byte, error) { return payload, nil })
+}
+
+// AppendOf is Append for a payload that names the epoch that it is recorded in;
+// payload must not use the queue.
+func (q *Queue) AppendOf(payload func(epoch uint64) ([]byte, error)) (uint64, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	b, err := payload(q.c.Epoch)
+	if err != nil {
+		return 0, err
+	}
+	if len(b) == 0 || len(b) > MaxRecord {
+		return 0, fmt.Errorf("append %d bytes to %s: %w", len(b), q.c.Kind, ErrTooLong)
+	}
+	return q.append(b)
+}
+
+func (q *Queue) append(payload []byte) (uint64, error) {
 	if q.last().broken || q.last().size+int64(len(payload)) > q.segmentSize() && q.last().count > 0 {
 		if err := q.rotate(); err != nil {
 			return 0, fmt.Errorf("append to %s: %w", q.c.Kind, err)
@@ -237,8 +251,21 @@ func (q *Queue) Ack(epoch, sequence uint64) error {
 	if epoch == q.c.Epoch && sequence >= q.last().next() {
 		return fmt.Errorf("acknowledge %s %d of %d: %w", q.c.Kind, sequence, q.last().next()-1, ErrAhead)
 	}
+	if !slices.ContainsFunc(q.segments, func(s *segment) bool { return s.epoch == epoch }) {
+		return nil // told again; the mark of another epoch must not go for it
+	}
+	// There is one mark: what the former one covers goes first.
+	if err := q.forget(); err != nil {
+		return err
+	}
 	q.acked = mark{epoch, sequence}
-	for len(q.segments) > 1 && q.segments[0].epoch == epoch && q.segments[0].after(q.acked) == 0 {
+	return q.forget()
+}
+
+// forget deletes the oldest segments that hold nothing unacknowledged; the one
+// that is written to stays.
+func (q *Queue) forget() error {
+	for len(q.segments) > 1 && q.segments[0].after(q.acked) == 0 {
 		if err := q.removeFirst(); err != nil {
 			return fmt.Errorf("acknowledge %s: %w", q.c.Kind, err)
 		}

@@ -2,11 +2,15 @@ package queue
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dunlin-edge/dunlin/shared/durable"
 	"github.com/dunlin-edge/dunlin/shared/wire"
@@ -144,8 +148,8 @@ func TestDamageDrawsANewEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if again.Epoch == s.Epoch || again.Event.State().Dropped == 0 {
-		t.Fatalf("epoch %x, before %x; dropped %d", again.Epoch, s.Epoch, again.Event.State().Dropped)
+	if again.Epoch() == s.Epoch() || again.Event.State().Dropped == 0 {
+		t.Fatalf("epoch %x, before %x; dropped %d", again.Epoch(), s.Epoch(), again.Event.State().Dropped)
 	}
 }
 
@@ -157,7 +161,7 @@ func TestEpochIsKeptAndLostWithAQueue(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		return s.Epoch
+		return s.Epoch()
 	}
 	first := epoch()
 	if got := epoch(); got != first {
@@ -168,6 +172,100 @@ func TestEpochIsKeptAndLostWithAQueue(t *testing.T) {
 	}
 	if got := epoch(); got == first {
 		t.Fatal("a lost queue goes on in the same epoch: its numbers would come again")
+	}
+}
+
+// TestAckAcrossEpochs drains a queue whose epoch was renewed, twice without a
+// record between: every record is handed out once, and nothing is left on disk.
+func TestAckAcrossEpochs(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir, 1, 1<<20)
+	for epoch, n := range []int{0, 0, 3, 0, 2, 1} {
+		if err := q.renew(uint64(epoch + 1)); err != nil {
+			t.Fatal(err)
+		}
+		add(t, q, n)
+	}
+	var got []mark
+	for {
+		rs, err := q.Next(2, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rs) == 0 || len(got) > 10 {
+			break
+		}
+		for _, r := range rs {
+			got = append(got, mark{r.Epoch, r.Sequence})
+		}
+		last := got[len(got)-1]
+		for _, m := range []mark{last, {3, 3}, last} { // also one that comes late
+			if err := q.Ack(m.epoch, m.sequence); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if want := []mark{{3, 1}, {3, 2}, {5, 1}, {5, 2}, {6, 1}}; !slices.Equal(got, want) {
+		t.Errorf("handed out %v, want %v", got, want)
+	}
+	if files, err := filepath.Glob(filepath.Join(dir, "*"+segmentSuffix)); err != nil || len(files) != 1 {
+		t.Errorf("left: %v, %v", files, err)
+	}
+}
+
+// TestRenewBesideAppends draws epochs while records that name theirs come in: each
+// names the one that it is numbered in, and no number comes twice. The race
+// detector watches.
+func TestRenewBesideAppends(t *testing.T) {
+	s, err := OpenSet(durable.OS{}, t.TempDir(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const records, epochs = 200, 10
+	var g errgroup.Group
+	g.Go(func() error {
+		for range records {
+			if _, err := s.Report.AppendOf(func(epoch uint64) ([]byte, error) { return binary.LittleEndian.AppendUint64(nil, epoch), nil }); err != nil {
+				return err
+			}
+			s.Epoch()
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for range epochs {
+			if err := s.Renew(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[mark]bool{}
+	for {
+		rs, err := s.Report.Next(wire.MaxBatch, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rs) == 0 {
+			break
+		}
+		for _, r := range rs {
+			if named := uint64At(r.Payload, 0); named != r.Epoch || seen[mark{r.Epoch, r.Sequence}] {
+				t.Fatalf("record %d of epoch %x names %x", r.Sequence, r.Epoch, named)
+			}
+			seen[mark{r.Epoch, r.Sequence}] = true
+		}
+		last := rs[len(rs)-1]
+		if err := s.Report.Ack(last.Epoch, last.Sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(seen) != records {
+		t.Fatalf("%d of %d records", len(seen), records)
 	}
 }
 

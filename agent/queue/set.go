@@ -8,18 +8,30 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/dunlin-edge/dunlin/shared/durable"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
-// Set is the three queues of a device with their common epoch.
+// Set is the three queues of a device with their common epoch. It is safe for
+// concurrent use.
 type Set struct {
-	Epoch                 uint64
 	Report, Sample, Event *Queue
 
 	fsys durable.FS
 	dir  string
+
+	mu    sync.Mutex
+	epoch uint64
+}
+
+// Epoch is that of what is said from now on. A record's own, which may be older,
+// is known when it is appended: see Queue.AppendOf.
+func (s *Set) Epoch() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch
 }
 
 const epochFile = "epoch"
@@ -38,36 +50,37 @@ func OpenSet(fsys durable.FS, dir string, maxBytes int64) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open queues: %w", err)
 	}
-	s := &Set{Epoch: epoch, fsys: fsys, dir: dir}
+	s := &Set{epoch: epoch, fsys: fsys, dir: dir}
 	for i, q := range []**Queue{&s.Report, &s.Sample, &s.Event} {
 		c := Config{FS: fsys, Dir: filepath.Join(dir, string(kinds[i])), Kind: kinds[i], Epoch: epoch, MaxBytes: maxBytes}
 		if *q, err = Open(c); err != nil {
 			return nil, err
 		}
 	}
-	return s, s.renewAfterDamage(fsys, dir)
+	return s, s.renewAfterDamage()
 }
 
 // renewAfterDamage draws a new epoch when records were lost that the server may
 // know: their numbers must not come again.
-func (s *Set) renewAfterDamage(fsys durable.FS, dir string) error {
+func (s *Set) renewAfterDamage() error {
 	if !s.Report.damaged && !s.Sample.damaged && !s.Event.damaged {
 		return nil
 	}
-	return s.renew(fsys, dir)
+	return s.Renew()
 }
 
 // Renew draws a new epoch for all queues. What is waiting keeps its old one.
-func (s *Set) Renew() error { return s.renew(s.fsys, s.dir) }
-
-func (s *Set) renew(fsys durable.FS, dir string) error {
-	var err error
-	if s.Epoch, err = drawEpoch(fsys, dir); err != nil {
-		return fmt.Errorf("open queues: %w", err)
+func (s *Set) Renew() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	epoch, err := drawEpoch(s.fsys, s.dir)
+	if err != nil {
+		return fmt.Errorf("renew queues: %w", err)
 	}
+	s.epoch = epoch
 	for _, q := range []*Queue{s.Report, s.Sample, s.Event} {
-		if err := q.renew(s.Epoch); err != nil {
-			return fmt.Errorf("open queues: %w", err)
+		if err := q.renew(epoch); err != nil {
+			return fmt.Errorf("renew queues: %w", err)
 		}
 	}
 	return nil

@@ -98,8 +98,8 @@ func (r *told) after(f durable.FS, bytes int64) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := seen[name{set.Epoch, seq}]; ok {
-		return fmt.Errorf("%d/%d is used again", set.Epoch%1000, seq)
+	if _, ok := seen[name{set.Epoch(), seq}]; ok {
+		return fmt.Errorf("%d/%d is used again", set.Epoch()%1000, seq)
 	}
 	return nil
 }
@@ -134,7 +134,7 @@ func runQueue(f durable.FS, bytes int64, steps []queueStep, tell func(told)) err
 				return err
 			}
 			now.appended = append(now.appended[:len(now.appended):len(now.appended)],
-				wire.Record{Epoch: set.Epoch, Sequence: seq, Payload: []byte(s.append)})
+				wire.Record{Epoch: set.Epoch(), Sequence: seq, Payload: []byte(s.append)})
 		}
 		tell(now)
 	}
