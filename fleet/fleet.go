@@ -11,6 +11,9 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
+// Version of the server and of its command line, set when they are built.
+var Version = "0.0.0-dev"
+
 // Prefixes of ids; an id is its prefix and a ULID.
 const (
 	PrefixRollout = "rol_"

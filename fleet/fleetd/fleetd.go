@@ -31,9 +31,6 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/web"
 )
 
-// Version of the server, set when it is built.
-var Version = "0.0.0-dev"
-
 // Addresses are where a server really listens.
 type Addresses struct {
 	API  string `json:"api"`
@@ -88,7 +85,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addresses) 
 	g.Go(func() error { return s.resign(ctx) })
 	g.Go(func() error { return s.serveAPI(ctx, api) })
 	g.Go(func() error {
-		log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", Version)
+		log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", fleet.Version)
 		return ready(Addresses{API: loopback(api.Addr().String()), MQTT: loopback(s.broker.Addr()), PID: os.Getpid()})
 	})
 	err = g.Wait()
@@ -174,7 +171,7 @@ func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
 		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs,
 		OnlineKeys: s.keys.online, CA: s.keys.ca.Cert(), Waiting: rollout.Waiting,
-		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: Version, Log: s.log,
+		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})
 	var handlers sync.WaitGroup
 	srv := &http.Server{

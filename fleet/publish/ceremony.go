@@ -139,7 +139,7 @@ func (c *Ceremony) mayJoin(j JoinConfig) error {
 		}
 	}
 	if c.complete() {
-		return refuse("ceremony.complete", "go on with 'dunlin keys sign'", "all %d holders have joined", c.Holders)
+		return refuse("ceremony.complete", "go on with 'dunlin keys sign'", "every holder (%d) has joined", c.Holders)
 	}
 	if j.Holders != 0 && j.Holders != c.Holders || j.Threshold != 0 && j.Threshold != c.Threshold || j.Practice && !c.Practice {
 		return refuse("ceremony.differs", "leave --holders, --threshold and --practice away, or use another --dir", "this ceremony was begun with %d of %d", c.Threshold, c.Holders)

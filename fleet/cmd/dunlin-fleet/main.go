@@ -29,7 +29,7 @@ func main() {
 
 // run carries out one command and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := &cobra.Command{Use: "dunlin-fleet", Short: "The fleet server", Args: noArgs, SilenceErrors: true, SilenceUsage: true, Version: fleetd.Version}
+	root := &cobra.Command{Use: "dunlin-fleet", Short: "The fleet server", Args: noArgs, SilenceErrors: true, SilenceUsage: true, Version: fleet.Version}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetOut(stdout)
 	root.SetErr(stderr)

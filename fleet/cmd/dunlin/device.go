@@ -264,7 +264,7 @@ func (c *cli) deviceTokenCmd() *cobra.Command {
 				return err
 			}
 			return c.print(out, func(w io.Writer) {
-				fmt.Fprintf(w, "%s\n  for %d devices of channel %s until %s; shown once\n  next: dunlin-agent enroll --token TOKEN, on the device\n", out.Token, out.Max, out.Channel, out.Expires.Format(time.RFC3339))
+				fmt.Fprintf(w, "%s\n  enrolments: %d, channel: %s, until: %s; shown once\n  next: dunlin-agent enroll --token TOKEN, on the device\n", out.Token, out.Max, out.Channel, out.Expires.Format(time.RFC3339))
 			})
 		},
 	}

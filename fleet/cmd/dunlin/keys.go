@@ -99,7 +99,7 @@ func (c *cli) printJoined(dir, holder string, cer *publish.Ceremony) error {
 	return c.print(view, func(w io.Writer) {
 		fmt.Fprintf(w, "%s holds %s and %s\n", holder, filepath.Join(dir, publish.KeysDir, holder+"-root.pem"), holder+"-release.pem")
 		if complete {
-			fmt.Fprintf(w, "all %d holders have joined, the drafts are written\nnext: each holder runs 'dunlin keys sign --dir %s --holder NAME'\n", cer.Holders, dir)
+			fmt.Fprintf(w, "every holder (%d) has joined, the drafts are written\nnext: each holder runs 'dunlin keys sign --dir %s --holder NAME'\n", cer.Holders, dir)
 		} else {
 			fmt.Fprintf(w, "%d of %d holders have joined\nnext: the next holder runs 'dunlin keys init --dir %s --holder NAME'\n", len(cer.Joined), cer.Holders, dir)
 		}

@@ -58,6 +58,7 @@ func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "dunlin",
 		Short:         "Ship signed models to devices, and take them back",
+		Version:       fleet.Version,
 		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if c.output != "table" && c.output != "json" {
