@@ -106,7 +106,7 @@ func parse[T metadata.Roles](b []byte, limit int, empty *metadata.Metadata[T]) (
 	if len(b) > limit {
 		return nil, refuse("the metadata has %d bytes, at most %d are read", len(b), limit)
 	}
-	if err := bundle.StrictJSON(b); err != nil {
+	if err := strict(b); err != nil {
 		return nil, refuse("the metadata is not strict JSON: %v", err)
 	}
 	if _, err := empty.FromBytes(b); err != nil {

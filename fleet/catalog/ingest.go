@@ -1,12 +1,14 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -97,12 +99,9 @@ func checkCustom(channel string, old, md *metadata.Metadata[metadata.TargetsType
 	if err != nil {
 		return refuse("role %s: custom: %v", channel, err)
 	}
-	after, err := Custom(md)
+	after, err := ownCustom(channel, md)
 	if err != nil {
-		return refuse("role %s: custom: %v", channel, err)
-	}
-	if after.Channel != channel {
-		return refuse("role %s says that it is of channel %q", channel, after.Channel)
+		return err
 	}
 	for model, floor := range before.Floors {
 		if after.Floors[model] < floor {
@@ -110,6 +109,18 @@ func checkCustom(channel string, old, md *metadata.Metadata[metadata.TargetsType
 		}
 	}
 	return nil
+}
+
+// ownCustom is the custom object of a role that names its channel.
+func ownCustom(channel string, md *metadata.Metadata[metadata.TargetsType]) (RoleCustom, error) {
+	c, err := Custom(md)
+	if err != nil {
+		return c, refuse("role %s: custom: %v", channel, err)
+	}
+	if c.Channel != channel {
+		return c, refuse("role %s says that it is of channel %q", channel, c.Channel)
+	}
+	return c, nil
 }
 
 // newReleases checks that every former target is unchanged and judges the others.
@@ -137,10 +148,16 @@ func (s *Service) newReleases(ctx context.Context, channel string, old, md *meta
 		if err != nil {
 			return nil, err
 		}
-		if r.Counter <= highest[r.Model] {
-			return nil, refuse("%s: counter %d is not above %d", path, r.Counter, highest[r.Model])
-		}
 		out = append(out, *r)
+	}
+	slices.SortFunc(out, func(a, b fleet.Release) int {
+		return cmp.Or(cmp.Compare(a.Counter, b.Counter), strings.Compare(a.Path(), b.Path()))
+	})
+	for _, r := range out {
+		if r.Counter <= highest[r.Model] {
+			return nil, refuse("%s: counter %d is not above %d", r.Path(), r.Counter, highest[r.Model])
+		}
+		highest[r.Model] = r.Counter
 	}
 	return out, nil
 }

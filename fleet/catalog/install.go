@@ -100,6 +100,9 @@ func (s *Service) check(c *Ceremony) ([]fleet.MetaRow, error) {
 		if len(md.Signed.Targets) != 0 {
 			return nil, refuse("role %s: a ceremony publishes nothing", ch)
 		}
+		if _, err := ownCustom(ch, md); err != nil {
+			return nil, err
+		}
 		rows = append(rows, fleet.MetaRow{Repo: Repo, Role: ch, Version: 1, Bytes: b})
 	}
 	return rows, nil
