@@ -60,7 +60,9 @@ func New(t testing.TB, threshold, holders int, online Online, now time.Time) *Pu
 }
 
 // Quorum are just enough of the keys.
-func (p *Publishers) Quorum(keys []ed25519.PrivateKey) []ed25519.PrivateKey { return keys[:p.Threshold] }
+func (p *Publishers) Quorum(keys []ed25519.PrivateKey) []ed25519.PrivateKey {
+	return keys[:p.Threshold]
+}
 
 // Ceremony signs all that a server is to install.
 func (p *Publishers) Ceremony() *catalog.Ceremony {
