@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -39,9 +40,11 @@ const fileFloor = "time-floor"
 // saveStep is how far the floor rises before it is written again: flash wears.
 const saveStep = 10 * time.Minute
 
-// OpenClock reads the floor in dir; built is the least it can be.
+// OpenClock reads the floor in dir, which nobody else may write to meanwhile;
+// built is the least it can be.
 func OpenClock(fsys durable.FS, dir string, built time.Time) *Clock {
 	c := &Clock{fsys: fsys, path: filepath.Join(dir, fileFloor), sys: systemClock, boot: bootClock, floor: built}
+	durable.Sweep(fsys, "identity.sweep", dir) // best effort: a full disk must not stop the clock
 	if b, err := durable.ReadFile(fsys, c.path, 64); err == nil {
 		if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && time.Unix(n, 0).After(c.floor) {
 			c.floor = time.Unix(n, 0).UTC()
@@ -80,8 +83,11 @@ func (c *Clock) Raise(signed time.Time) error {
 	if c.floor.Sub(c.saved) < saveStep {
 		return nil
 	}
+	if err := durable.WriteFile(c.fsys, "identity.floor", c.path, []byte(strconv.FormatInt(c.floor.Unix(), 10)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("store the time floor: %w", err) // tried again with the next evidence
+	}
 	c.saved = c.floor
-	return durable.WriteFile(c.fsys, "identity.floor", c.path, []byte(strconv.FormatInt(c.floor.Unix(), 10)+"\n"), 0o600)
+	return nil
 }
 
 func systemClock() (time.Time, bool) {

@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +43,9 @@ const maxReply = 4 << 20
 // the fingerprints that the token names.
 func Enrol(ctx context.Context, fsys durable.FS, dir string, token *wire.EnrolToken, name string, facts map[string]string) (*wire.EnrolReply, error) {
 	if err := durable.MkdirAll(fsys, "identity.dir", dir, 0o700); err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	if err := durable.Sweep(fsys, "identity.sweep", dir); err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
 	key, err := makeKey(fsys, dir)
@@ -108,9 +110,12 @@ func request(ctx context.Context, token *wire.EnrolToken, key *ecdsa.PrivateKey,
 		return nil, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(b) > maxReply {
+		return nil, fmt.Errorf("the server's answer is longer than %d bytes", maxReply)
 	}
 	if resp.StatusCode != http.StatusOK {
 		e := &ServerError{}
@@ -152,11 +157,11 @@ func judge(r *wire.EnrolReply, t *wire.EnrolToken, key *ecdsa.PrivateKey) error 
 	if r.Channel != t.Channel {
 		return fmt.Errorf("channel %q: the token is for %q", r.Channel, t.Channel)
 	}
-	ca, _ := pem.Decode(r.CA)
-	if ca == nil {
-		return errors.New("the server's answer has no CA certificate")
+	ca, err := certificate("CA certificate", r.CA)
+	if err != nil {
+		return fmt.Errorf("the server's answer: %w", err)
 	}
-	if sum := sha256.Sum256(ca.Bytes); !bytes.Equal(sum[:], t.CA) {
+	if sum := sha256.Sum256(ca.Raw); !bytes.Equal(sum[:], t.CA) {
 		return fmt.Errorf("the CA certificate: %w", ErrFingerprint)
 	}
 	for _, x := range []struct {
@@ -171,6 +176,8 @@ func judge(r *wire.EnrolReply, t *wire.EnrolToken, key *ecdsa.PrivateKey) error 
 			return fmt.Errorf("%s: %w", x.what, ErrFingerprint)
 		}
 	}
-	_, err := pair(r.Certificate, key)
-	return err
+	if _, err = pair(r.Certificate, ca, key, r.Device); err != nil {
+		return fmt.Errorf("the server's answer: %w", err)
+	}
+	return nil
 }

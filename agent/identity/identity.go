@@ -87,31 +87,49 @@ func Load(fsys durable.FS, dir string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
-	if id.cert, err = pair(cert, id.Key); err != nil {
+	authority, err := certificate("CA certificate", ca)
+	if err != nil {
+		return nil, fmt.Errorf("read identity: %w", err)
+	}
+	if id.cert, err = pair(cert, authority, id.Key, id.Device); err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
 	id.ca = x509.NewCertPool()
-	if !id.ca.AppendCertsFromPEM(ca) {
-		return nil, errors.New("read identity: the CA certificate is damaged")
-	}
+	id.ca.AddCert(authority)
 	return id, nil
 }
 
-// pair joins a certificate with the key that it must be for.
-func pair(certPEM []byte, key *ecdsa.PrivateKey) (tls.Certificate, error) {
-	block, _ := pem.Decode(certPEM)
+// certificate reads the first certificate of a file.
+func certificate(what string, file []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(file)
 	if block == nil {
-		return tls.Certificate{}, errors.New("the device certificate is damaged")
+		return nil, fmt.Errorf("the %s is damaged", what)
 	}
-	leaf, err := x509.ParseCertificate(block.Bytes)
+	c, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("device certificate: %w", err)
+		return nil, fmt.Errorf("the %s is damaged: %w", what, err)
+	}
+	return c, nil
+}
+
+// pair joins a certificate with the key and the device that it must be for. The
+// files of two identities never make one.
+func pair(certPEM []byte, ca *x509.Certificate, key *ecdsa.PrivateKey, device string) (tls.Certificate, error) {
+	leaf, err := certificate("device certificate", certPEM)
+	if err != nil {
+		return tls.Certificate{}, err
 	}
 	pub, ok := leaf.PublicKey.(*ecdsa.PublicKey)
 	if !ok || !pub.Equal(&key.PublicKey) {
 		return tls.Certificate{}, errors.New("the device certificate is for another key")
 	}
-	return tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key, Leaf: leaf}, nil
+	if leaf.Subject.CommonName != device {
+		return tls.Certificate{}, fmt.Errorf("the device certificate is for device %q, not %q", leaf.Subject.CommonName, device)
+	}
+	if err := leaf.CheckSignatureFrom(ca); err != nil {
+		return tls.Certificate{}, fmt.Errorf("the device certificate is of another CA: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 func loadKey(fsys durable.FS, dir string) (*ecdsa.PrivateKey, error) {

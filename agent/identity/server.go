@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// verifyServer checks chain, name and CA of a server. When dates is false each
-// certificate is judged at a time of its own validity, so that a device without
-// a clock can still be sure whom it talks to.
+// verifyServer checks chain, name and CA of a server. When dates is false the
+// chain is judged at a time at which the server's certificate is valid, so that a
+// device without a clock can still be sure whom it talks to.
 func verifyServer(s tls.ConnectionState, roots *x509.CertPool, name string, dates bool) error {
 	if len(s.PeerCertificates) == 0 {
 		return errors.New("the server sent no certificate")
