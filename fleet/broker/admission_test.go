@@ -117,6 +117,24 @@ func TestKickAndRevoke(t *testing.T) {
 	}
 }
 
+// A session that was admitted in the moment of a revocation ends when it is there.
+func TestRevokedInBetween(t *testing.T) {
+	r := start(t)
+	r.sim.mu.Lock()
+	r.sim.expelled["meter-1"] = true
+	r.sim.mu.Unlock()
+	d, err := dialRaw(r.Addr(), r.tls(t, r.ca, "meter-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.connect(connectOpts{id: "meter-1"}) // the end may come before the answer
+	if _, _, err := d.next(patience); err == nil {
+		t.Fatal("the session goes on")
+	}
+	r.sim.await(t, call{device: "meter-1", kind: wire.KindPresence, online: false})
+}
+
 // A device that floods is kicked and refused for a while; another one's hellos
 // are all answered meanwhile.
 func TestFlood(t *testing.T) {

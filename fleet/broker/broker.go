@@ -38,6 +38,8 @@ import (
 type Devices interface {
 	Hello(ctx context.Context, device string, h *wire.Hello) (*wire.Welcome, error)
 	Records(ctx context.Context, device string, k wire.Kind, b *wire.Batch) (wire.Ack, error)
+	// Presence returns fleet.ErrDeviceRevoked when a session that began is to
+	// end again.
 	Presence(ctx context.Context, device string, online bool) error
 }
 

@@ -2,12 +2,15 @@ package broker
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/dunlin-edge/dunlin/fleet"
 )
 
 // connEvent is what nats-server tells of a connection on its system account.
@@ -60,7 +63,12 @@ func (b *Broker) note(device string, id uint64, up bool) (changed, online bool) 
 }
 
 func (b *Broker) tell(device string, online bool) {
-	if err := b.c.Devices.Presence(b.ctx, device, online); err != nil && b.ctx.Err() == nil {
+	err := b.c.Devices.Presence(b.ctx, device, online)
+	switch {
+	case err == nil || b.ctx.Err() != nil:
+	case errors.Is(err, fleet.ErrDeviceRevoked):
+		b.c.Log.Info("session of a revoked device ended", "device", device, "sessions", b.Kick(device))
+	default:
 		b.c.Log.Error("presence is not stored", "device", device, "err", err)
 	}
 }

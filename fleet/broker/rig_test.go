@@ -35,15 +35,16 @@ type call struct {
 // fleetSim is a small application behind the broker: it answers and writes down
 // what reached it.
 type fleetSim struct {
-	mu      sync.Mutex
-	revoked map[string]bool
-	calls   []call
-	arrived chan call
-	blobs   map[[32]byte][]byte
-	may     map[string]bool // devices that may read blobs
-	files   []wire.MetaFile
-	fails   error
-	onHello func()
+	mu       sync.Mutex
+	revoked  map[string]bool
+	expelled map[string]bool // admitted, and revoked before the session was there
+	calls    []call
+	arrived  chan call
+	blobs    map[[32]byte][]byte
+	may      map[string]bool // devices that may read blobs
+	files    []wire.MetaFile
+	fails    error
+	onHello  func()
 }
 
 func (s *fleetSim) note(c call) {
@@ -89,6 +90,11 @@ func (s *fleetSim) Records(_ context.Context, device string, k wire.Kind, b *wir
 
 func (s *fleetSim) Presence(_ context.Context, device string, online bool) error {
 	s.note(call{device: device, kind: wire.KindPresence, online: online})
+	if s.mu.Lock(); online && s.expelled[device] {
+		defer s.mu.Unlock()
+		return fleet.ErrDeviceRevoked
+	}
+	s.mu.Unlock()
 	return nil
 }
 
@@ -178,7 +184,7 @@ func start(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sim := &fleetSim{revoked: map[string]bool{}, arrived: make(chan call, 10_000), blobs: map[[32]byte][]byte{}, may: map[string]bool{}}
+	sim := &fleetSim{revoked: map[string]bool{}, expelled: map[string]bool{}, arrived: make(chan call, 10_000), blobs: map[[32]byte][]byte{}, may: map[string]bool{}}
 	r := &rig{sim: sim, ca: ca, dir: t.TempDir()}
 	r.Broker, err = Start(Config{
 		Addr: "127.0.0.1:0", Dir: r.dir, Cert: cert, CAs: ca.Pool(), Admit: sim.admit,

@@ -110,3 +110,17 @@ func TestPresence(t *testing.T) {
 		t.Errorf("after the session ended: online %v, seen %v", d.Online, d.LastSeen)
 	}
 }
+
+// TestPresenceOfTheRevoked tells the broker to end a session that began in the
+// moment of its device's revocation.
+func TestPresenceOfTheRevoked(t *testing.T) {
+	r := newRig(t)
+	must(t, r.db.Revoke(t.Context(), device, fleet.Audit{}))
+	if err := r.in.Presence(t.Context(), device, true); !errors.Is(err, fleet.ErrDeviceRevoked) {
+		t.Errorf("%v", err)
+	}
+	if r.device().Online {
+		t.Error("it is online")
+	}
+	must(t, r.in.Presence(t.Context(), device, false))
+}

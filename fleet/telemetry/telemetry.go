@@ -147,8 +147,19 @@ func (i *Ingest) acknowledge(ctx context.Context, wish *fleet.Wish, generation i
 	return err
 }
 
-// Presence takes in that a device's session began or ended.
+// Presence takes in that a device's session began or ended. It returns
+// ErrDeviceRevoked for a session that began while the device was being revoked:
+// it was admitted before, and could not be found yet when the others were ended.
 func (i *Ingest) Presence(ctx context.Context, device string, online bool) error {
+	if online {
+		d, err := i.Store.Device(ctx, device)
+		if err != nil {
+			return err
+		}
+		if d.Status != fleet.DeviceActive {
+			return fleet.ErrDeviceRevoked
+		}
+	}
 	return i.Store.SetOnline(ctx, device, online, i.Now())
 }
 
