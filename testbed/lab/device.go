@@ -1,0 +1,185 @@
+package lab
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/identity"
+	"github.com/dunlin-edge/dunlin/agent/link"
+	"github.com/dunlin-edge/dunlin/agent/queue"
+	"github.com/dunlin-edge/dunlin/shared/durable"
+	"github.com/dunlin-edge/dunlin/shared/trust"
+	"github.com/dunlin-edge/dunlin/shared/wire"
+)
+
+// Device is a device without inference: what it says and fetches is real, what it
+// would run is not there.
+type Device struct {
+	ID     *identity.Identity
+	Queues *queue.Set
+	Trust  *trust.Client
+	Link   *link.Link
+
+	t    testing.TB
+	dir  string
+	stop func()
+
+	mu       sync.Mutex
+	welcomes int
+	nonce    []byte
+	counter  uint64
+}
+
+// Enrol gets a device its identity with a token, over the API.
+func (s *Server) Enrol(id string) *Device {
+	s.t.Helper()
+	d := &Device{t: s.t, dir: s.t.TempDir(), stop: func() {}}
+	tok := s.Token()
+	reply, err := identity.Enrol(s.t.Context(), durable.OS{}, filepath.Join(d.dir, "identity"), tok, id, map[string]string{"arch": "arm64", "class": "lab-" + id})
+	s.must(err)
+	s.must(trust.Install(durable.OS{}, filepath.Join(d.dir, "trust"), reply.CatalogRoots, reply.DirectorRoots))
+	s.must(identity.Store(durable.OS{}, filepath.Join(d.dir, "identity"), tok, reply))
+	return d
+}
+
+// Start reads the device's disk, as its program does, and connects through broker
+// until Stop.
+func (d *Device) Start(broker string) {
+	d.t.Helper()
+	fs := durable.OS{}
+	var err error
+	d.ID, err = identity.Load(fs, filepath.Join(d.dir, "identity"))
+	d.must(err)
+	d.Queues, err = queue.OpenSet(fs, filepath.Join(d.dir, "queue"), 4<<20)
+	d.must(err)
+	d.Trust, err = trust.Open(trust.Config{FS: fs, Dir: filepath.Join(d.dir, "trust"), Blobs: filepath.Join(d.dir, "blobs"), Device: d.ID.Device, Channel: d.ID.Channel, Now: time.Now})
+	d.must(err)
+	host, _, err := net.SplitHostPort(d.ID.MQTT)
+	d.must(err)
+	d.Link = link.New(link.Config{
+		Device: d.ID.Device, Broker: broker, TLS: d.ID.TLS(host, func() bool { return true }), Agent: d,
+		Queues:       map[wire.Kind]link.Queue{wire.KindReport: d.Queues.Report, wire.KindSample: d.Queues.Sample, wire.KindEvent: d.Queues.Event},
+		ReconnectMin: 10 * time.Millisecond, ReconnectMax: 50 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Link.Run(ctx) }()
+	d.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			d.t.Errorf("link of %s: %v", d.ID.Device, err)
+		}
+		d.must(d.Queues.Close())
+	})
+	d.t.Cleanup(d.stop)
+}
+
+// Stop ends the device's program; what it had in memory is gone.
+func (d *Device) Stop() { d.stop() }
+
+func (d *Device) must(err error) {
+	d.t.Helper()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Hello implements link.Device.
+func (d *Device) Hello() *wire.Hello {
+	return &wire.Hello{
+		Protocols: []int{wire.Protocol}, Agent: "lab", Epoch: d.Queues.Epoch(), Channel: d.ID.Channel, Held: *link.Held(d.Trust.Held()), Generation: d.Trust.Wish().Generation,
+		Facts: map[string]string{"arch": "arm64", "class": "lab-" + d.ID.Device}, Clock: wire.Clock{Unix: time.Now().Unix(), Source: identity.Synchronised},
+		Queues: []wire.QueueState{d.Queues.Report.State(), d.Queues.Sample.State(), d.Queues.Event.State()},
+	}
+}
+
+// Welcomed implements link.Device.
+func (d *Device) Welcomed(w *wire.Welcome) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.welcomes++
+	d.nonce = w.Nonce
+}
+
+// Asked implements link.Device.
+func (d *Device) Asked(a *wire.Ask) string {
+	if a.Verb == "hello" {
+		d.Link.Poke()
+	}
+	return ""
+}
+
+// Welcomes counts the server's answers to hellos.
+func (d *Device) Welcomes() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.welcomes
+}
+
+// Refresh brings metadata until the wish has the generation.
+func (d *Device) Refresh(generation int64) trust.Wish {
+	d.t.Helper()
+	for end := time.Now().Add(Patience); ; {
+		w, err := d.Trust.Refresh(d.t.Context(), link.Source{Link: d.Link})
+		switch {
+		case err == nil && w.Generation >= generation:
+			return w
+		case time.Now().After(end):
+			d.t.Fatalf("generation %d does not come: %d, %v", generation, w.Generation, err)
+		}
+	}
+}
+
+// Report signs and queues one.
+func (d *Device) Report() {
+	d.t.Helper()
+	d.mu.Lock()
+	d.counter++
+	rep := &wire.Report{Device: d.ID.Device, Counter: d.counter, Nonce: d.nonce, Clock: wire.Clock{Unix: time.Now().Unix(), Source: identity.Synchronised}}
+	d.mu.Unlock()
+	_, err := d.Queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
+		rep.Epoch = epoch
+		env, err := wire.Sign(d.ID.Key, wire.ReportType, rep)
+		if err != nil {
+			return nil, err
+		}
+		return wire.Encode(env)
+	})
+	d.must(err)
+	d.Link.Flush()
+}
+
+// Sample queues one of a minute.
+func (d *Device) Sample(minute int64) {
+	d.append(d.Queues.Sample, &wire.Sample{Start: minute * 60, Seconds: 60, Host: map[string]float64{"load1": 1}})
+}
+
+// Event queues one.
+func (d *Device) Event(detail string) {
+	d.append(d.Queues.Event, &wire.Event{Unix: time.Now().Unix(), Type: "lab", Detail: detail})
+}
+
+func (d *Device) append(q *queue.Queue, msg any) {
+	d.t.Helper()
+	b, err := wire.Encode(msg)
+	d.must(err)
+	_, err = q.Append(b)
+	d.must(err)
+	d.Link.Flush()
+}
+
+// Waiting counts the kinds that have something unacknowledged.
+func (d *Device) Waiting() (n int) {
+	d.t.Helper()
+	for _, q := range []*queue.Queue{d.Queues.Report, d.Queues.Sample, d.Queues.Event} {
+		rs, err := q.Next(1, 1)
+		d.must(err)
+		n += len(rs)
+	}
+	return n
+}
