@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/shared/wire"
@@ -21,7 +22,7 @@ type drain struct {
 }
 
 // step sends what is due.
-func (d *drain) step(now time.Time) {
+func (d *drain) step(ctx context.Context, now time.Time) {
 	if d.last != 0 && now.Sub(d.sent) < resend {
 		return
 	}
@@ -34,7 +35,7 @@ func (d *drain) step(now time.Time) {
 	if len(records) == 0 {
 		return
 	}
-	if err := d.s.publish(d.kind, &wire.Batch{Records: records}); err != nil {
+	if err := d.s.publish(ctx, d.kind, &wire.Batch{Records: records}); err != nil {
 		d.s.l.c.Log.Info("records put off", "queue", string(d.kind), "err", err)
 		return
 	}

@@ -364,6 +364,44 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// However much there is to say and to ask, the server never sees more than 200
+// messages at once and 100 a second after that: it would shut the device out.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, sent := time.Now(), 0
+		var mu sync.Mutex
+		l, client := welcomed(func(l *Link, k wire.Kind, b []byte) {
+			mu.Lock()
+			sent++
+			if limit := 200 + 100*time.Since(began).Seconds(); float64(sent) > limit {
+				t.Errorf("%d messages after %v", sent, time.Since(began))
+			}
+			mu.Unlock()
+			if k == wire.KindGet {
+				l.answer(wire.KindMeta, encode(&wire.Meta{Request: decodeGet(t, b).Request}))
+			}
+		})
+		s := &session{l: l, client: client}
+		var g sync.WaitGroup
+		g.Go(func() {
+			for range 500 {
+				if err := s.publish(t.Context(), wire.KindAnswer, &wire.Answer{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		g.Go(func() {
+			for range 2000 {
+				if _, err := l.Metadata(t.Context(), &wire.Held{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		g.Wait()
+		t.Logf("%d messages in %v", sent, time.Since(began))
+	})
+}
+
 // Everything that waits ends with the session.
 func TestDownEndsWhatWaits(t *testing.T) {
 	l, _ := welcomed(func(l *Link, _ wire.Kind, _ []byte) { l.down() })
@@ -456,13 +494,16 @@ func TestDrain(t *testing.T) {
 		sent  int
 		first uint64
 	}{
-		{"the oldest first", func() { d.step(now) }, 1, 1},
-		{"not again at once", func() { d.step(now.Add(resend - 1)) }, 1, 1},
-		{"again when no acknowledgement comes", func() { d.step(now.Add(resend)) }, 2, 1},
-		{"an older acknowledgement is not its", func() { d.acked(wire.Ack{Epoch: 5, Sequence: 0}); d.step(now.Add(resend + 1)) }, 2, 1},
-		{"nor one of another epoch", func() { d.acked(wire.Ack{Epoch: 4, Sequence: wire.MaxBatch}); d.step(now.Add(resend + 1)) }, 2, 1},
-		{"the next after its own", func() { d.acked(wire.Ack{Epoch: 5, Sequence: wire.MaxBatch}); d.step(now.Add(resend + 1)) }, 3, wire.MaxBatch + 1},
-		{"nothing when all is acknowledged", func() { d.acked(wire.Ack{Epoch: 5, Sequence: 2 * wire.MaxBatch}); d.step(now.Add(resend + 2)) }, 3, wire.MaxBatch + 1},
+		{"the oldest first", func() { d.step(t.Context(), now) }, 1, 1},
+		{"not again at once", func() { d.step(t.Context(), now.Add(resend-1)) }, 1, 1},
+		{"again when no acknowledgement comes", func() { d.step(t.Context(), now.Add(resend)) }, 2, 1},
+		{"an older acknowledgement is not its", func() { d.acked(wire.Ack{Epoch: 5, Sequence: 0}); d.step(t.Context(), now.Add(resend+1)) }, 2, 1},
+		{"nor one of another epoch", func() { d.acked(wire.Ack{Epoch: 4, Sequence: wire.MaxBatch}); d.step(t.Context(), now.Add(resend+1)) }, 2, 1},
+		{"the next after its own", func() { d.acked(wire.Ack{Epoch: 5, Sequence: wire.MaxBatch}); d.step(t.Context(), now.Add(resend+1)) }, 3, wire.MaxBatch + 1},
+		{"nothing when all is acknowledged", func() {
+			d.acked(wire.Ack{Epoch: 5, Sequence: 2 * wire.MaxBatch})
+			d.step(t.Context(), now.Add(resend+2))
+		}, 3, wire.MaxBatch + 1},
 	}
 	for _, s := range steps {
 		s.do()
@@ -472,9 +513,9 @@ func TestDrain(t *testing.T) {
 	}
 	client.refuse = errors.New("not connected")
 	q.records = []wire.Record{{Epoch: 5, Sequence: 999, Payload: []byte{1}}}
-	d.step(now.Add(time.Hour))
+	d.step(t.Context(), now.Add(time.Hour))
 	client.refuse = nil
-	d.step(now.Add(time.Hour + 1))
+	d.step(t.Context(), now.Add(time.Hour+1))
 	if len(sent) != 4 || first(3) != 999 {
 		t.Fatalf("after a publish that did not go out: %d batches", len(sent))
 	}

@@ -74,6 +74,9 @@ func (l *Link) window(ctx context.Context, digest [32]byte, total int64, ask []R
 		return ask, err
 	}
 	defer done()
+	if err := l.gets.Wait(ctx); err != nil {
+		return ask, err
+	}
 	began := time.Now()
 	if err := l.send(&wire.Get{Request: id, Blob: &wire.BlobGet{Digest: digest, Ranges: ask}}); err != nil {
 		return ask, err

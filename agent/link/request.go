@@ -132,6 +132,9 @@ func (l *Link) Metadata(ctx context.Context, held *wire.Held) ([]wire.MetaFile, 
 		return nil, err
 	}
 	defer done()
+	if err := l.gets.Wait(ctx); err != nil {
+		return nil, err
+	}
 	if err := l.send(&wire.Get{Request: id, Refresh: held}); err != nil {
 		return nil, err
 	}
