@@ -273,7 +273,7 @@ func TestResign(t *testing.T) {
 		return v
 	}
 	signed := 0
-	for day := range 90 {
+	for day := range 30 {
 		r.now = start.Add(time.Duration(day) * 24 * time.Hour)
 		before := version()
 		must(t, r.Resign(t.Context()))
@@ -297,8 +297,8 @@ func TestResign(t *testing.T) {
 			t.Fatalf("day %d: signed twice", day)
 		}
 	}
-	if signed != 89/4 || version() != int64(1+signed) {
-		t.Errorf("signed %d times in 90 days, version %d", signed, version())
+	if signed != 29/4 || version() != int64(1+signed) {
+		t.Errorf("signed %d times in 30 days, version %d", signed, version())
 	}
 	r.isWhole(map[string]int64{"dev": 1, "staging": 1, "production": 1, "targets": 1}, version())
 }
