@@ -213,6 +213,34 @@ func TestAckAcrossEpochs(t *testing.T) {
 	}
 }
 
+// TestAcknowledgedStaysSo acknowledges everything, begins a new epoch and
+// acknowledges that: what is written to last cannot be deleted yet when it is
+// acknowledged, and must not come back.
+func TestAcknowledgedStaysSo(t *testing.T) {
+	q := open(t, t.TempDir(), 1, 1<<20)
+	for epoch := uint64(1); epoch < 4; epoch++ {
+		if err := q.renew(epoch); err != nil {
+			t.Fatal(err)
+		}
+		add(t, q, 3)
+		for _, seq := range []uint64{2, 3} {
+			rs, err := q.Next(2, 1<<20)
+			if err != nil || len(rs) == 0 || rs[0].Epoch != epoch {
+				t.Fatalf("epoch %d: handed out %v, %v", epoch, rs, err)
+			}
+			if err := q.Ack(epoch, seq); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := q.Ack(epoch-1, 3); err != nil { // comes again, late
+			t.Fatal(err)
+		}
+		if rs, err := q.Next(9, 1<<20); err != nil || len(rs) > 0 {
+			t.Fatalf("epoch %d: %v came back, %v", epoch, rs, err)
+		}
+	}
+}
+
 // TestRenewBesideAppends draws epochs while records that name theirs come in: each
 // names the one that it is numbered in, and no number comes twice. The race
 // detector watches.
