@@ -53,7 +53,8 @@ func (c *Client) Have(digest string) (string, bool) {
 
 // Download returns the path of a blob, fetching what is missing of it. Progress
 // survives a restart; the blob gets its name only after its bytes were compared
-// with the digest. Bytes that differ are thrown away with a Refusal.
+// with the digest, when nobody can write to them any more. Bytes that differ are
+// thrown away with a Refusal. Of several downloads of one blob one does the work.
 func (c *Client) Download(ctx context.Context, src Source, digest string, length int64) (string, error) {
 	b, err := parseDigest(digest)
 	if err != nil {
@@ -63,14 +64,17 @@ func (c *Client) Download(ctx context.Context, src Source, digest string, length
 		return "", refuse(CodeTooLarge, "blob %s of %d bytes", digest, length)
 	}
 	b.Length = length
-	if p, ok := c.Have(digest); ok {
-		return p, nil
-	}
-	p, err := c.blobPath(digest)
+	done, err := c.downloads.begin(ctx, b.Digest)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("download %s: %w", digest, err)
 	}
-	d, err := openPartial(c.c.FS, p, length)
+	defer done()
+	p, ok := c.Have(digest)
+	if ok {
+		// A power cut may have left the note of a progress that has ended.
+		return p, durable.Remove(c.c.FS, "trust.have", p+haveSuffix)
+	}
+	d, err := c.openPartial(p, length)
 	if err != nil {
 		return "", fmt.Errorf("download %s: %w", digest, err)
 	}
@@ -101,15 +105,44 @@ func (c *Client) fill(ctx context.Context, src Source, b Blob, d *partial) error
 	return nil
 }
 
-// Forget drops a blob, whole or partial.
+// Forget drops a blob, whole or partial, unless it is being downloaded.
 func (c *Client) Forget(digest string) error {
-	p, err := c.blobPath(digest)
+	b, err := parseDigest(digest)
 	if err != nil {
 		return err
 	}
+	done, ok := c.downloads.try(b.Digest)
+	if !ok {
+		return nil
+	}
+	defer done()
+	p, _ := c.blobPath(digest)
 	for _, f := range []string{p, p + partSuffix, p + haveSuffix} {
 		if err := durable.Remove(c.c.FS, "trust.forget", f); err != nil {
 			return fmt.Errorf("forget %s: %w", digest, err)
+		}
+	}
+	return nil
+}
+
+// Sweep drops every blob, whole or partial, but those to keep and those that are
+// being downloaded. Files that are no blobs stay.
+func (c *Client) Sweep(keep map[string]bool) error {
+	entries, err := c.c.FS.ReadDir(c.c.Blobs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweep blobs: %w", err)
+	}
+	for _, e := range entries {
+		name := strings.TrimSuffix(strings.TrimSuffix(e.Name(), partSuffix), haveSuffix)
+		digest := "sha256:" + name
+		if _, err := parseDigest(digest); err != nil || keep[digest] {
+			continue
+		}
+		if err := c.Forget(digest); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -125,17 +158,20 @@ type partial struct {
 	fsys   durable.FS
 	path   string
 	length int64
+	every  int64 // bytes between two notes
 
 	mu      sync.Mutex
 	file    durable.File
 	have    []Range // sorted, not touching
 	unnoted int64
+	lost    error // a sync failed: what is in the file is not known
 }
 
 // openPartial goes on with what is there. Progress without its bytes, or that is
 // damaged, counts for nothing.
-func openPartial(fsys durable.FS, path string, length int64) (*partial, error) {
-	d := &partial{fsys: fsys, path: path, length: length}
+func (c *Client) openPartial(path string, length int64) (*partial, error) {
+	fsys := c.c.FS
+	d := &partial{fsys: fsys, path: path, length: length, every: c.noteEvery}
 	f, err := fsys.OpenFile("trust.part", path+partSuffix, durable.ReadWrite, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := durable.Remove(fsys, "trust.have", path+haveSuffix); err != nil {
@@ -206,7 +242,7 @@ func (d *partial) WriteAt(b []byte, off int64) (int, error) {
 	}
 	d.have = normal(append(d.have, Range{off, int64(n)}), d.length)
 	d.unnoted += int64(n)
-	if d.unnoted >= syncEvery {
+	if d.unnoted >= d.every {
 		err = d.sync()
 	}
 	return n, err
@@ -218,10 +254,15 @@ func (d *partial) note() error {
 	return d.sync()
 }
 
-// sync makes bytes durable before the note that they are there.
+// sync makes bytes durable before the note that they are there. When the disk
+// refuses them, all of them are lost, whatever a second sync says.
 func (d *partial) sync() error {
+	if d.lost != nil {
+		return d.lost
+	}
 	if err := d.file.Sync(); err != nil {
-		return err
+		d.lost = errors.Join(err, durable.Remove(d.fsys, "trust.have", d.path+haveSuffix), durable.Remove(d.fsys, "trust.part", d.path+partSuffix))
+		return d.lost
 	}
 	b, err := json.Marshal(d.have)
 	if err != nil {
@@ -257,6 +298,7 @@ func (d *partial) publish(b Blob) error {
 		return err
 	}
 	if err := d.fsys.SyncDir("trust.blob", filepath.Dir(d.path)); err != nil {
+		d.fsys.Remove("trust.blob", d.path) // or the next try would take the name for durable
 		return err
 	}
 	return durable.Remove(d.fsys, "trust.have", d.path+haveSuffix)

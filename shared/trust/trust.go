@@ -130,6 +130,10 @@ type Config struct {
 type Client struct {
 	c  Config
 	mu sync.Mutex // one refresh at a time
+	// noteEvery is how many bytes of a blob come between two durable notes.
+	noteEvery int64
+
+	downloads downloads
 
 	state sync.Mutex // guards the fields below
 	wish  Wish
@@ -158,7 +162,7 @@ func Install(fsys durable.FS, dir string, catalogRoots, directorRoots [][]byte) 
 // Open reads what was believed before. Damage is no error as long as the first
 // roots are there; what is damaged is fetched again.
 func Open(c Config) (*Client, error) {
-	cl := &Client{c: c}
+	cl := &Client{c: c, noteEvery: syncEvery}
 	for _, d := range []string{c.Dir, filepath.Join(c.Dir, Catalog), filepath.Join(c.Dir, Director), c.Blobs} {
 		if err := durable.MkdirAll(c.FS, "trust.dir", d, 0o700); err != nil {
 			return nil, fmt.Errorf("open trust: %w", err)
@@ -208,6 +212,11 @@ func (c *Client) Refresh(ctx context.Context, src Source) (Wish, error) {
 	v, err := c.load()
 	if err != nil {
 		return Wish{}, err
+	}
+	// What was learnt from files that a power cut left without a note must be
+	// noted before newer files take their place.
+	if err := v.storeSeen(v.seen); err != nil {
+		return Wish{}, fmt.Errorf("refresh: %w", err)
 	}
 	files, err := src.Refresh(ctx, v.held())
 	if err != nil {

@@ -45,6 +45,7 @@ func TestWishIsBelievedAndKept(t *testing.T) {
 
 // step takes the device to what it knows before the attack, then makes the attack.
 func TestAttacks(t *testing.T) {
+	t.Parallel()
 	far := map[string]any{"kind": "model", "model": "meter-digits", "version": "9.9.9", "counter": 1}
 	rewrite := func(repo, role string, f func([]byte) []byte) func(*world) {
 		return func(w *world) {
@@ -175,6 +176,7 @@ func (d *deaf) Refresh(context.Context, Held) ([]File, error) { return d.files()
 // TestDamageNeverLowersAnything damages every stored file in every way and then
 // offers older metadata, then newer.
 func TestDamageNeverLowersAnything(t *testing.T) {
+	t.Parallel()
 	damages := map[string]func(string) error{
 		"missing":   os.Remove,
 		"empty":     func(p string) error { return os.Truncate(p, 0) },
@@ -184,9 +186,9 @@ func TestDamageNeverLowersAnything(t *testing.T) {
 		"too long":  func(p string) error { return os.Truncate(p, 8<<20) },
 		"empty map": func(p string) error { return os.WriteFile(p, []byte("{}"), 0o600) },
 	}
-	n := 0
+	n, whole := 0, fresh(t)
 	for kind, damage := range damages {
-		dir := filepath.Join(fresh(t).dir, "trust")
+		dir := filepath.Join(whole.dir, "trust")
 		files, err := filepath.Glob(filepath.Join(dir, "*", "*.json"))
 		for _, name := range seenFiles {
 			files = append(files, filepath.Join(dir, name))
@@ -200,7 +202,7 @@ func TestDamageNeverLowersAnything(t *testing.T) {
 				continue // the anchor: without it there is nothing to trust
 			}
 			n++
-			d := fresh(t)
+			d := whole.copy()
 			if err := damage(filepath.Join(d.dir, "trust", name)); err != nil {
 				t.Fatal(err)
 			}
@@ -231,6 +233,15 @@ func fresh(t *testing.T) *device {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// copy is another device with the same disk and a world of its own.
+func (d *device) copy() *device {
+	d.w.t.Helper()
+	w := *d.w
+	other := &device{w: &w, dir: d.w.t.TempDir(), now: d.now}
+	w.must(os.CopyFS(other.dir, os.DirFS(d.dir)))
+	return other
 }
 
 func TestFloorsHold(t *testing.T) {

@@ -23,8 +23,10 @@ type view struct {
 	c                 *Config
 	director, catalog *repo
 	seen              seen
-	known             bool // both repositories verified
-	issued            time.Time
+	noted             []byte    // what is stored of seen
+	known             bool      // both repositories verified
+	issued            time.Time // by the director, like generation
+	generation        int64
 }
 
 // seen is the greatest of everything that was ever verified. It is kept apart
@@ -48,23 +50,49 @@ func (c *Client) load() (*view, error) {
 	if v.catalog, err = openRepo(c.c.FS, c.c.Dir, Catalog); err != nil {
 		return nil, err
 	}
-	v.seen = readSeen(c.c.FS, c.c.Dir)
-	v.known = v.director.verify(nil, time.Time{}) == nil && v.catalog.verify(nil, time.Time{}) == nil &&
-		v.catalog.role(c.c.Channel, metadata.TARGETS, nil) == nil
+	v.seen, v.noted = readSeen(c.c.FS, c.c.Dir)
+	director := v.director.verify(nil, time.Time{}) == nil
+	catalog := v.catalog.verify(nil, time.Time{}) == nil && v.catalog.role(c.c.Channel, metadata.TARGETS, nil) == nil
+	v.known = director && catalog
+	v.learn(director, catalog)
 	return v, nil
 }
 
+// learn takes what is stored for seen: a power cut may have come between the two.
+func (v *view) learn(director, catalog bool) {
+	if director && v.namesDevice() == nil {
+		v.seeVersions(v.director)
+		v.seen.Generation = max(v.seen.Generation, v.generation)
+	}
+	if !catalog {
+		return
+	}
+	v.seeVersions(v.catalog)
+	if cc, err := v.channel(); err == nil {
+		v.seeFloors(cc)
+	}
+}
+
 // readSeen takes the first copy that is whole. When both are damaged it begins
-// anew: the metadata files themselves still count.
-func readSeen(fsys durable.FS, dir string) seen {
-	for _, name := range seenFiles {
-		var s seen
-		b, err := durable.ReadFile(fsys, filepath.Join(dir, name), 1<<20)
-		if err == nil && json.Unmarshal(b, &s) == nil && s.Floors != nil && s.Versions != nil {
-			return s
+// anew: the metadata files themselves still count. noted is what both copies say,
+// nil when they differ.
+func readSeen(fsys durable.FS, dir string) (s seen, noted []byte) {
+	s = seen{Floors: map[string]int64{}, Versions: map[string]map[string]int64{}}
+	var texts [len(seenFiles)][]byte
+	for i := len(seenFiles) - 1; i >= 0; i-- {
+		var one seen
+		b, err := durable.ReadFile(fsys, filepath.Join(dir, seenFiles[i]), 1<<20)
+		if err == nil && json.Unmarshal(b, &one) == nil && one.Floors != nil && one.Versions != nil {
+			s, texts[i] = one, b
 		}
 	}
-	return seen{Floors: map[string]int64{}, Versions: map[string]map[string]int64{}}
+	switch {
+	case texts[0] == nil && texts[1] == nil:
+		noted, _ = json.Marshal(s) // of maps and numbers: it always works
+	case bytes.Equal(texts[0], texts[1]):
+		noted = texts[0]
+	}
+	return s, noted
 }
 
 // held tells the source what need not be sent.
@@ -195,7 +223,7 @@ func (v *view) namesDevice() error {
 	if v.director.roles[metadata.TARGETS].Signed.Delegations != nil {
 		return refuse(CodeMalformed, "the director delegates, which it may not")
 	}
-	v.issued = time.Unix(all[0].Issued, 0).UTC()
+	v.issued, v.generation = time.Unix(all[0].Issued, 0).UTC(), all[0].Generation
 	return nil
 }
 
@@ -219,20 +247,13 @@ func (v *view) agree() (Wish, error) {
 	if err := v.namesDevice(); err != nil {
 		return Wish{}, err
 	}
-	role := v.catalog.roles[v.c.Channel]
-	var cc catalogCustom
-	if err := customOf(role.Signed.UnrecognizedFields, &cc); err != nil || cc.Channel != v.c.Channel {
-		return Wish{}, refuse(CodeWrongChannel, "the role of channel %s says that it is of %q", v.c.Channel, cc.Channel)
+	cc, err := v.channel()
+	if err != nil {
+		return Wish{}, err
 	}
-	for model, floor := range cc.Floors {
-		v.seen.Floors[model] = max(v.seen.Floors[model], floor)
-	}
-	var dc directorCustom
-	targets := v.director.roles[metadata.TARGETS].Signed
-	if err := customOf(targets.UnrecognizedFields, &dc); err != nil {
-		return Wish{}, refuse(CodeMalformed, "custom: %w", err)
-	}
-	w := Wish{Generation: dc.Generation}
+	v.seeFloors(cc)
+	role, targets := v.catalog.roles[v.c.Channel], v.director.roles[metadata.TARGETS].Signed
+	w := Wish{Generation: v.generation}
 	for _, path := range slices.Sorted(maps.Keys(targets.Targets)) {
 		t, err := v.target(path, targets.Targets[path], role.Signed.Targets[path])
 		if err != nil {
@@ -240,8 +261,34 @@ func (v *view) agree() (Wish, error) {
 		}
 		w.Targets = append(w.Targets, t)
 	}
-	v.seen.Generation = max(v.seen.Generation, dc.Generation)
+	v.seen.Generation = max(v.seen.Generation, v.generation)
 	return w, nil
+}
+
+// channel reads the custom object of the channel's role, which must be of it.
+func (v *view) channel() (catalogCustom, error) {
+	var cc catalogCustom
+	if err := customOf(v.catalog.roles[v.c.Channel].Signed.UnrecognizedFields, &cc); err != nil || cc.Channel != v.c.Channel {
+		return cc, refuse(CodeWrongChannel, "the role of channel %s says that it is of %q", v.c.Channel, cc.Channel)
+	}
+	return cc, nil
+}
+
+func (v *view) seeFloors(cc catalogCustom) {
+	for model, floor := range cc.Floors {
+		v.seen.Floors[model] = max(v.seen.Floors[model], floor)
+	}
+}
+
+func (v *view) seeVersions(r *repo) {
+	m := v.seen.Versions[r.name]
+	if m == nil {
+		m = map[string]int64{}
+		v.seen.Versions[r.name] = m
+	}
+	for role, version := range r.versions {
+		m[role] = max(m[role], version)
+	}
 }
 
 func (v *view) target(path string, d, c *metadata.TargetFiles) (Target, error) {
@@ -311,16 +358,8 @@ func sameRelease(d, c json.RawMessage) (int64, error) {
 // store writes what was verified: the catalog, then the director, whose wish then
 // has everything that it needs, then what was seen.
 func (v *view) store() error {
-	for _, r := range []*repo{v.director, v.catalog} {
-		m := v.seen.Versions[r.name]
-		if m == nil {
-			m = map[string]int64{}
-			v.seen.Versions[r.name] = m
-		}
-		for role, version := range r.versions {
-			m[role] = max(m[role], version)
-		}
-	}
+	v.seeVersions(v.director)
+	v.seeVersions(v.catalog)
 	if len(v.director.fresh) == 0 && len(v.catalog.fresh) == 0 {
 		return nil
 	}
@@ -347,9 +386,10 @@ func (v *view) store() error {
 	return v.storeSeen(v.seen)
 }
 
+// storeSeen writes both copies, unless they say so already.
 func (v *view) storeSeen(s seen) error {
 	b, err := json.Marshal(s)
-	if err != nil {
+	if err != nil || bytes.Equal(b, v.noted) {
 		return err
 	}
 	for _, name := range seenFiles {
@@ -357,5 +397,6 @@ func (v *view) storeSeen(s seen) error {
 			return fmt.Errorf("store what was seen: %w", err)
 		}
 	}
+	v.noted = b
 	return nil
 }

@@ -224,15 +224,7 @@ func (w *world) Refresh(_ context.Context, held Held) ([]File, error) {
 	w.held = append(w.held, held)
 	var out []File
 	for _, f := range append(w.files(), w.extra...) {
-		v := held.Catalog
-		if f.Repo == Director {
-			v = held.Director
-		}
-		have := map[string]int64{metadata.ROOT: v.Root, metadata.TIMESTAMP: v.Timestamp, metadata.SNAPSHOT: v.Snapshot, metadata.TARGETS: v.Targets}[f.Role]
-		if f.Role == "production" {
-			have = held.Roles["production"]
-		}
-		if f.Version <= have {
+		if !newer(f, held) {
 			continue
 		}
 		if w.alter != nil {
@@ -243,6 +235,18 @@ func (w *world) Refresh(_ context.Context, held Held) ([]File, error) {
 		}
 	}
 	return out, nil
+}
+
+func newer(f File, held Held) bool {
+	v := held.Catalog
+	if f.Repo == Director {
+		v = held.Director
+	}
+	have := map[string]int64{metadata.ROOT: v.Root, metadata.TIMESTAMP: v.Timestamp, metadata.SNAPSHOT: v.Snapshot, metadata.TARGETS: v.Targets}[f.Role]
+	if f.Role == "production" {
+		have = held.Roles["production"]
+	}
+	return f.Version > have
 }
 
 var errCut = errors.New("the line was cut")
