@@ -122,9 +122,9 @@ func TestLineThatBreaksAgainAndAgain(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
 	// A handshake and its greetings take about 3 KiB, an acknowledgement 100 bytes.
-	p.CutEach(func(int) int64 { return 2000 + random.Int64N(2500) })
+	p.CutEach(func(int) int64 { return 1800 + random.Int64N(1600) })
 	d.Start(p.Addr())
-	const rounds, each, breaks = 60, 4, 40
+	const rounds, each, breaks = 24, 10, 40
 	for n := range int64(rounds) {
 		for i := range int64(each) {
 			say(d, n*each+i)
