@@ -35,6 +35,8 @@ func (r repository) Have(digest string) (string, bool) { return r.a.trust.Have(d
 
 func (r repository) Forget(digest string) error { return r.a.trust.Forget(digest) }
 
+func (r repository) Sweep(keep map[string]bool) error { return r.a.trust.Sweep(keep) }
+
 // prover gives the update its inference.
 type prover struct{ a *Agent }
 

@@ -40,13 +40,12 @@ func (j *journey) try(ctx context.Context) error {
 	if err := j.e.switchTo(j); err != nil {
 		return err
 	}
-	if err := j.e.prover.Serve(ctx, j.model(), c); err != nil {
+	if err := j.e.serve(ctx, j.model(), c); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
 		return &Refusal{"try.serve", "the candidate does not serve: " + err.Error()}
 	}
-	j.Serving = time.Now()
 	return nil
 }
 

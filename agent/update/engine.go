@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +35,7 @@ type Engine struct {
 	facts  map[string]string
 	log    *slog.Logger
 
+	blobs    sync.RWMutex // read by steps that need what was fetched, written by sweep
 	db       *state.DB
 	journals *state.Bucket[journal]
 	history  *state.Bucket[outcomes]
@@ -108,14 +111,21 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// startModels gives every model that is here a goroutine, so that it serves
-// before the network is asked anything.
+// startModels gives every model that is here or on its way a goroutine, so that it
+// serves before the network is asked anything.
 func (e *Engine) startModels(ctx context.Context, wg *sync.WaitGroup) error {
 	names, err := e.slots.Models()
 	if err != nil {
 		return fmt.Errorf("list models: %w", err)
 	}
-	for _, name := range names {
+	if err := e.sweep(); err != nil {
+		e.log.Warn("what is left of downloads stays", "err", err)
+	}
+	under, err := e.journals.All()
+	if err != nil {
+		return fmt.Errorf("read journals: %w", err)
+	}
+	for _, name := range slices.AppendSeq(names, maps.Keys(under)) {
 		e.model(ctx, wg, name)
 	}
 	// A wish of before the restart may not be fulfilled yet.
@@ -132,19 +142,41 @@ func (e *Engine) refresh(ctx context.Context, wg *sync.WaitGroup) error {
 	return nil
 }
 
-// follow hands each model its target.
+// follow hands each model its target. A model that a wish leaves out stays as it
+// is, but what is on its way to it comes no further.
 func (e *Engine) follow(ctx context.Context, wg *sync.WaitGroup, w trust.Wish) {
 	ts, err := targets(w)
 	if err != nil {
 		e.refused(err)
 		return
 	}
+	wished := map[string]bool{}
 	for _, t := range ts {
+		wished[t.model()] = true
 		e.model(ctx, wg, t.model()).want(t)
 	}
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, m := range e.models {
+		if w.Generation > 0 && !wished[name] { // before the first wish nothing is known
+			m.leaveOut()
+		}
+	}
 	e.generation = w.Generation
+}
+
+// serve hands a model's requests to a slot, nil for none.
+func (e *Engine) serve(ctx context.Context, name string, c *Candidate) error {
+	if err := e.prover.Serve(ctx, name, c); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	m := e.models[name]
 	e.mu.Unlock()
+	if m == nil {
+		return nil
+	}
+	return m.lit(nil)
 }
 
 // refused logs and reports a wish that was not taken.

@@ -59,8 +59,12 @@ func (j *journey) inPlace() (bool, error) {
 	return s.Find(slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime}) != slots.None, nil
 }
 
-// held tells whether a place of this model has a file of that digest.
+// held tells whether a place of this model has a file of that digest. Once
+// something was damaged everything is fetched.
 func (j *journey) held(digest string) (bool, error) {
+	if j.Losses > 0 {
+		return false, nil
+	}
 	_, s, err := j.e.look(j.model())
 	if err != nil {
 		return false, err
@@ -78,11 +82,7 @@ func (j *journey) held(digest string) (bool, error) {
 // manifest downloads and reads the manifest of a source. Its digest and length
 // are signed, so one that does not parse was signed so: the pair is refused.
 func (j *journey) manifest(ctx context.Context, s source) (*bundle.Manifest, error) {
-	p, err := j.e.repo.Download(ctx, s.digest, s.length)
-	if err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(p)
+	b, err := j.signed(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -93,13 +93,93 @@ func (j *journey) manifest(ctx context.Context, s source) (*bundle.Manifest, err
 	return m, nil
 }
 
+// signed downloads the manifest of a source and reads the bytes that were signed.
+func (j *journey) signed(ctx context.Context, s source) ([]byte, error) {
+	p, err := j.e.repo.Download(ctx, s.digest, s.length)
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(p)
+	if err != nil {
+		return nil, err
+	}
+	if bundle.DigestOf(b) != s.digest {
+		return nil, errors.Join(errLost, j.e.repo.Forget(s.digest))
+	}
+	return b, nil
+}
+
 // refusal turns a coded error of the bundle into a Refusal with the same code
-// under check.
+// under check. Bytes that are not those of their digest were damaged here: they
+// were compared when they came.
 func refusal(err error) error {
-	if code := bundle.Code(err); code != "" && code != bundle.CodeBlobMissing {
+	switch code := bundle.Code(err); code {
+	case "", bundle.CodeBlobMissing:
+		return err
+	case bundle.CodeBlobSize, bundle.CodeBlobDigest:
+		return errors.Join(errLost, err)
+	default:
 		return &Refusal{"check." + code, err.Error()}
 	}
+}
+
+// orFetchAgain drops what was downloaded when err says that it is damaged.
+func (j *journey) orFetchAgain(err error) error {
+	if !errors.Is(err, errLost) {
+		return err
+	}
+	for _, s := range j.sources() {
+		for _, d := range j.e.blobsOf(s.digest) {
+			err = errors.Join(err, j.e.repo.Forget(d))
+		}
+	}
 	return err
+}
+
+// blobsOf lists a bundle's manifest and, when that was downloaded, what it names.
+func (e *Engine) blobsOf(digest string) []string {
+	all := []string{digest}
+	p, ok := e.repo.Have(digest)
+	if !ok {
+		return all
+	}
+	b, err := os.ReadFile(p)
+	if err != nil {
+		return all
+	}
+	m, err := bundle.ParseManifest(b)
+	if err != nil {
+		return all
+	}
+	for _, d := range m.Blobs() {
+		all = append(all, d.Digest)
+	}
+	return all
+}
+
+// sweep drops every download that no journey needs. It does nothing while one is
+// fetching or placing: the next sweep will.
+func (e *Engine) sweep() error {
+	if !e.blobs.TryLock() {
+		return nil
+	}
+	defer e.blobs.Unlock()
+	all, err := e.journals.All()
+	if err != nil {
+		return fmt.Errorf("read journals: %w", err)
+	}
+	keep := map[string]bool{}
+	for _, jr := range all {
+		if i := stepIndex(jr.Step); i < 0 || i > stepIndex("place") {
+			continue
+		}
+		for _, digest := range []string{jr.Target.Bundle, jr.Target.Runtime} {
+			for _, d := range e.blobsOf(digest) {
+				keep[d] = true
+			}
+		}
+	}
+	return e.repo.Sweep(keep)
 }
 
 // blobs opens what was downloaded or is in a place, by digest.
@@ -110,6 +190,9 @@ type blobs struct {
 
 // Open implements bundle.Blobs.
 func (b blobs) Open(digest string) (io.ReadCloser, error) {
+	if p, ok := b.j.e.repo.Have(digest); ok {
+		return os.Open(p)
+	}
 	_, s, err := b.j.e.look(b.j.model())
 	if err != nil {
 		return nil, err
@@ -122,27 +205,19 @@ func (b blobs) Open(digest string) (io.ReadCloser, error) {
 			}
 		}
 	}
-	p, ok := b.j.e.repo.Have(digest)
-	if !ok {
-		return nil, fmt.Errorf("blob %s: %w", digest, fs.ErrNotExist)
-	}
-	return os.Open(p)
+	return nil, fmt.Errorf("blob %s: %w", digest, fs.ErrNotExist)
 }
 
 // open reads bundle and runtime from what was fetched.
 func (j *journey) open(ctx context.Context) (model, runtime *bundle.Bundle, err error) {
 	var out [2]*bundle.Bundle
 	for i, s := range j.sources() {
-		p, err := j.e.repo.Download(ctx, s.digest, s.length)
-		if err != nil {
-			return nil, nil, err
-		}
-		b, err := os.ReadFile(p)
+		b, err := j.signed(ctx, s)
 		if err != nil {
 			return nil, nil, err
 		}
 		if out[i], err = bundle.Read(b, blobs{j, ctx}); err != nil {
-			return nil, nil, refusal(err)
+			return nil, nil, j.orFetchAgain(refusal(err))
 		}
 	}
 	return out[0], out[1], nil
@@ -163,7 +238,7 @@ func (j *journey) check(ctx context.Context) error {
 		return err
 	}
 	if err := m.Check(); err != nil {
-		return refusal(err)
+		return j.orFetchAgain(refusal(err))
 	}
 	return nil
 }
@@ -190,29 +265,26 @@ func (j *journey) fits(m, rt *bundle.Contract) error {
 	return nil
 }
 
-// place makes the pair whole in the inactive place, then forgets the blobs.
+// place makes the pair whole in the inactive place.
 func (j *journey) place(ctx context.Context) error {
-	done, err := j.inPlace()
+	if done, err := j.inPlace(); done || err != nil {
+		return err
+	}
+	files, err := j.files(ctx)
 	if err != nil {
 		return err
 	}
-	if !done {
-		files, err := j.files(ctx)
-		if err != nil {
-			return err
-		}
-		if err := j.e.stage(j, files); err != nil {
-			return placeError(err)
-		}
-	}
-	return j.forget()
+	return j.orFetchAgain(placeError(j.e.stage(j, files)))
 }
 
 // placeError tells damage of what was downloaded apart from a disk that cannot:
 // the former is fetched again, the latter tried again.
 func placeError(err error) error {
-	if errors.Is(err, slots.ErrName) {
+	switch {
+	case errors.Is(err, slots.ErrName):
 		return &Refusal{"check.name", err.Error()}
+	case errors.Is(err, slots.ErrDigest):
+		return errors.Join(errLost, err)
 	}
 	return err
 }
@@ -240,24 +312,4 @@ func (j *journey) files(ctx context.Context) ([]placed, error) {
 	}
 	add(runtimeDir+"/"+path.Base(lib.Path()), lib)
 	return out, nil
-}
-
-// forget drops the blobs that are in their place now.
-func (j *journey) forget() error {
-	_, s, err := j.e.look(j.model())
-	if err != nil {
-		return err
-	}
-	p := s.Find(slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime})
-	for _, f := range s.Slot(p).Files {
-		if err := j.e.repo.Forget(f.Digest); err != nil {
-			return err
-		}
-	}
-	for _, src := range j.sources() {
-		if err := j.e.repo.Forget(src.digest); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -10,16 +10,16 @@ import (
 // Names are forever: a newer agent reads what an older one wrote.
 type journal struct {
 	Target  target    `json:"target"`
-	Step    string    `json:"step"`             // about to run or running
-	Starts  int       `json:"starts"`           // of steps, over all restarts
-	Trials  int       `json:"trials,omitempty"` // entries into probation
-	Code    string    `json:"code,omitempty"`   // why it is being rolled back
+	Step    string    `json:"step"`              // about to run or running
+	Starts  int       `json:"starts"`            // restarts that nobody asked for
+	Trials  int       `json:"trials,omitempty"`  // entries into probation
+	Losses  int       `json:"losses,omitempty"`  // of files that were fetched or placed
+	Stopped bool      `json:"stopped,omitempty"` // the agent was told to stop
+	Code    string    `json:"code,omitempty"`    // why it is being rolled back
 	Reason  string    `json:"reason,omitempty"`
 	Blame   bool      `json:"blame,omitempty"` // the pair is to become bad
-	ByHand  bool      `json:"by_hand,omitempty"`
 	Began   time.Time `json:"began"`
 	Proven  bool      `json:"proven,omitempty"`
-	Serving time.Time `json:"serving,omitzero"` // when the candidate was first tried
 }
 
 // outcome is what became of a pair on this device, kept after the journal is

@@ -13,6 +13,10 @@ import (
 // errSuperseded cancels a journey whose wish has changed.
 var errSuperseded = errors.New("a newer wish replaces this one")
 
+// errLost says that what was fetched or placed is damaged: a fault of this
+// device's storage, not of the release.
+var errLost = errors.New("files that were fetched are not whole any more")
+
 // journey is one walk through the steps. It is owned by its model's goroutine.
 type journey struct {
 	e *Engine
@@ -24,22 +28,45 @@ type journey struct {
 
 func (j *journey) model() string { return j.Target.model() }
 
+func (j *journey) pair() slots.Pair {
+	return slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime}
+}
+
 // walk runs the steps from the one that the journal names. It returns nil when
 // the journey is over, well or not, and an error when a step could not be done
 // now and is to be tried again.
 func (j *journey) walk(ctx context.Context) error {
-	if j.Step == stepRollback {
-		return j.rollback(ctx)
+	switch {
+	case j.Step == stepRollback:
+		// The way back is walked to its end whatever is wished meanwhile.
+		return j.rollback(context.WithoutCancel(ctx))
+	case j.Blame: // judged before it was interrupted
+		return j.giveUp()
 	}
 	for i := max(0, stepIndex(j.Step)); i < len(steps); i++ {
 		if err := j.enter(steps[i].name); err != nil {
 			return err
 		}
-		if err := steps[i].do(j, ctx); err != nil {
+		if err := j.do(ctx, i); err != nil {
 			return j.failed(ctx, i, err)
 		}
 	}
 	return j.finish(outcome{Verdict: slots.Good, Proven: true})
+}
+
+// do runs a step unless the journey is not to go on. A good candidate is reported
+// in any case.
+func (j *journey) do(ctx context.Context, i int) error {
+	if err := ctx.Err(); err != nil && steps[i].name != "report" {
+		return err
+	}
+	if i <= stepIndex("place") {
+		j.e.blobs.RLock()
+		defer j.e.blobs.RUnlock()
+	} else if err := j.e.sweep(); err != nil {
+		j.log.Warn("what is left of downloads stays", "err", err)
+	}
+	return steps[i].do(j, ctx)
 }
 
 // enter writes the step's name down before the step starts.
@@ -62,6 +89,10 @@ func (j *journey) failed(ctx context.Context, i int, err error) error {
 	switch {
 	case errors.As(err, &refusal):
 		j.Code, j.Reason, j.Blame = refusal.Code, refusal.Reason, true
+	case errors.Is(err, errLost) && j.Losses >= maxLosses:
+		j.Code, j.Reason, j.Blame = "place.lost", err.Error(), true
+	case errors.Is(err, errLost):
+		return errors.Join(fmt.Errorf("%s %s: %w", steps[i].name, j.Target.Path, err), j.again(ctx))
 	case superseded:
 		j.Code, j.Reason, j.Blame = "update.superseded", errSuperseded.Error(), false
 	default:
@@ -69,6 +100,9 @@ func (j *journey) failed(ctx context.Context, i int, err error) error {
 			// What was fetched may be gone: fetching again is cheap when it is not.
 			j.Step = steps[0].name
 			err = errors.Join(err, j.e.save(&j.journal))
+		}
+		if ctx.Err() != nil {
+			err = errors.Join(err, j.stopped(i))
 		}
 		return fmt.Errorf("%s %s: %w", steps[i].name, j.Target.Path, err)
 	}
@@ -81,6 +115,25 @@ func (j *journey) failed(ctx context.Context, i int, err error) error {
 		return j.rollback(context.WithoutCancel(ctx))
 	}
 	return j.giveUp()
+}
+
+// again begins the journey anew, with what served before serving.
+func (j *journey) again(ctx context.Context) error {
+	if err := j.e.back(context.WithoutCancel(ctx), j.model(), j.pair()); err != nil {
+		return err
+	}
+	j.Step, j.Proven = steps[0].name, false
+	j.Losses++
+	return j.e.save(&j.journal)
+}
+
+// stopped writes down that the agent was told to stop during a step.
+func (j *journey) stopped(i int) error {
+	j.Stopped = true
+	if steps[i].name == "probation" {
+		j.Trials = max(0, j.Trials-1)
+	}
+	return j.e.save(&j.journal)
 }
 
 // giveUp ends a journey that never touched the pointer.
@@ -117,6 +170,10 @@ func (j *journey) finish(o outcome) error {
 
 // resumed counts a restart that found the journey under way.
 func (j *journey) resumed() {
+	if j.Stopped {
+		j.Stopped = false
+		return
+	}
 	j.Starts++
 	if j.Starts <= maxStarts {
 		return

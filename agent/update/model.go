@@ -21,6 +21,8 @@ type model struct {
 
 	mu      sync.Mutex
 	wanted  *target
+	leftOut bool                    // the newest wish does not name the model
+	dark    *Refusal                // why the active slot answers nothing
 	byHand  []chan error            // rollbacks asked for
 	cancel  context.CancelCauseFunc // of the journey under way
 	current *target                 // of the journey under way
@@ -37,21 +39,41 @@ func (m *model) poke() {
 	}
 }
 
-// want hands over the newest target. A journey to another pair is cancelled.
+// want hands over the newest target. A journey that it does not allow any more is
+// cancelled.
 func (m *model) want(t target) {
 	m.mu.Lock()
-	m.wanted = &t
-	if m.cancel != nil && (m.current.Bundle != t.Bundle || m.current.Runtime != t.Runtime) {
-		m.cancel(errSuperseded)
-	}
+	m.wanted, m.leftOut = &t, false
+	m.supersede()
 	m.mu.Unlock()
 	m.poke()
 }
 
+// leaveOut says that the newest wish does not name the model.
+func (m *model) leaveOut() {
+	m.mu.Lock()
+	m.wanted, m.leftOut = nil, true
+	m.supersede()
+	m.mu.Unlock()
+}
+
+// supersede cancels the journey under way when the newest wish names another pair,
+// the same one below its floor, or none. The caller holds mu.
+func (m *model) supersede() {
+	if m.cancel == nil {
+		return
+	}
+	t := m.wanted
+	if m.leftOut || t != nil && (m.current.Bundle != t.Bundle || m.current.Runtime != t.Runtime || t.BelowFloor) {
+		m.cancel(errSuperseded)
+	}
+}
+
 // run serves the active slot, then walks journeys until ctx ends.
 func (m *model) run(ctx context.Context) {
+	m.mend()
 	m.serveActive(ctx)
-	m.resume(ctx)
+	m.resume()
 	pause := retryMin
 	timer := time.NewTimer(0)
 	timer.Stop()
@@ -77,26 +99,85 @@ func (m *model) run(ctx context.Context) {
 	}
 }
 
-// serveActive makes the slot that the pointer names answer requests. A slot that
-// cannot serve is tried again by the workers' own back-off; a candidate in
-// probation is judged by its journey.
-func (m *model) serveActive(ctx context.Context) {
-	c, err := m.e.active(m.name)
-	if err != nil || c == nil {
-		if err != nil {
-			m.log.Error("active slot is not readable", "err", err)
-		}
+// mend hashes the active slot before it is loaded: nothing unsigned ever is. What
+// is damaged is dropped; the slot before it serves when it is whole, and what is
+// wished is fetched again.
+func (m *model) mend() {
+	s, active, err := m.e.look(m.name)
+	if err != nil || active.Active == slots.None {
+		return // serveActive says so
+	}
+	err = s.Verify(active.Active)
+	if !errors.Is(err, slots.ErrDigest) && !errors.Is(err, slots.ErrIncomplete) {
 		return
 	}
-	if err := m.e.prover.Serve(ctx, m.name, c); err != nil {
-		m.log.Error("active slot does not serve", "err", err)
-		m.e.report.Happened(Event{Type: "serve.failed", Model: m.name, Path: c.Path, Code: "serve.start", Detail: err.Error()})
+	m.log.Error("active slot is damaged", "place", active.Active, "err", err)
+	e := Event{Type: "serve.damaged", Model: m.name, Code: "serve.damaged", Detail: err.Error()}
+	if t, err := noteOf(active.Slot(active.Active)); err == nil {
+		e.Path = t.Path
 	}
-	m.e.report.Changed(m.name)
+	m.e.report.Happened(e)
+	if active.Previous != slots.None && s.Verify(active.Previous) == nil {
+		err = s.Back()
+	} else {
+		err = s.Retire()
+	}
+	if err == nil {
+		err = s.Erase(active.Active)
+	}
+	if err != nil {
+		m.log.Error("damaged slot stays", "err", err)
+	}
 }
 
-// resume counts a restart against a journey that it interrupted.
-func (m *model) resume(ctx context.Context) {
+// serveActive makes the slot that the pointer names answer requests. One that
+// cannot is tried again; a candidate in probation is judged by its journey.
+func (m *model) serveActive(ctx context.Context) error {
+	c, err := m.e.active(m.name)
+	if err == nil && c == nil {
+		return m.lit(nil)
+	}
+	if err == nil {
+		err = m.e.prover.Serve(ctx, m.name, c)
+	}
+	if err == nil || ctx.Err() != nil {
+		return m.lit(err)
+	}
+	m.log.Error("active slot does not serve", "err", err)
+	if m.trouble() == nil { // it is told once
+		e := Event{Type: "serve.failed", Model: m.name, Code: "serve.start", Detail: err.Error()}
+		if c != nil {
+			e.Path = c.Path
+		}
+		m.e.report.Happened(e)
+	}
+	return m.lit(err)
+}
+
+// lit remembers whether the active slot answers; err says why it does not.
+func (m *model) lit(err error) error {
+	m.mu.Lock()
+	changed := (err == nil) != (m.dark == nil)
+	if m.dark = nil; err != nil {
+		m.dark = &Refusal{"serve.start", err.Error()}
+	}
+	m.mu.Unlock()
+	if changed {
+		m.e.report.Changed(m.name)
+	}
+	return err
+}
+
+// trouble is why the active slot answers nothing, nil when it does.
+func (m *model) trouble() *Refusal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dark
+}
+
+// resume counts a restart that nobody asked for against a journey that it
+// interrupted.
+func (m *model) resume() {
 	jr, ok, err := m.e.journals.Get(m.name)
 	if err != nil || !ok {
 		return
@@ -114,6 +195,14 @@ func (m *model) journey(jr journal) *journey { return &journey{e: m.e, journal: 
 // next does what is due: rollbacks by hand first, then the journey under way,
 // then the wish.
 func (m *model) next(ctx context.Context) error {
+	err := m.due(ctx)
+	if err == nil && m.trouble() != nil {
+		return m.serveActive(ctx)
+	}
+	return err
+}
+
+func (m *model) due(ctx context.Context) error {
 	if err := m.rollbackByHand(ctx); err != nil {
 		return err
 	}
@@ -155,9 +244,7 @@ func (m *model) walk(ctx context.Context, j *journey) error {
 	defer cancel(nil)
 	m.mu.Lock()
 	m.cancel, m.current = cancel, &j.Target
-	if w := m.wanted; w != nil && (w.Bundle != j.Target.Bundle || w.Runtime != j.Target.Runtime) {
-		cancel(errSuperseded)
-	}
+	m.supersede()
 	m.mu.Unlock()
 	err := j.walk(jctx)
 	m.mu.Lock()
@@ -165,6 +252,9 @@ func (m *model) walk(ctx context.Context, j *journey) error {
 	m.mu.Unlock()
 	if err == nil {
 		m.poke() // more may be wished by now
+		if err := m.e.sweep(); err != nil {
+			m.log.Warn("what is left of downloads stays", "err", err)
+		}
 	}
 	return err
 }

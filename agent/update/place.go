@@ -85,23 +85,24 @@ func (e *Engine) candidate(j *journey) (*Candidate, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := s.Find(slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime})
+	p := s.Find(j.pair())
 	if p == slots.None {
-		return nil, &Refusal{"place.lost", "the candidate's files are not whole any more"}
+		return nil, errLost
 	}
 	return e.read(j.model(), s.Slot(p))
 }
 
 // verify hashes the candidate's place again: what is about to run is what was
-// signed.
+// signed. A place that is not is emptied.
 func (e *Engine) verify(j *journey) error {
 	m, s, err := e.look(j.model())
 	if err != nil {
 		return err
 	}
-	err = m.Verify(s.Find(slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime}))
+	p := s.Find(j.pair())
+	err = m.Verify(p)
 	if errors.Is(err, slots.ErrDigest) {
-		return &Refusal{"prove.digest", err.Error()}
+		return errors.Join(errLost, err, m.Erase(p))
 	}
 	return err
 }
@@ -112,7 +113,7 @@ func (e *Engine) judge(j *journey, v slots.Verdict) error {
 	if err != nil {
 		return err
 	}
-	p := s.Find(slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime})
+	p := s.Find(j.pair())
 	if p == slots.None {
 		return nil
 	}
@@ -129,9 +130,9 @@ func (e *Engine) switchTo(j *journey) error {
 	if err != nil {
 		return err
 	}
-	p := s.Find(slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime})
+	p := s.Find(j.pair())
 	if p == slots.None {
-		return &Refusal{"place.lost", "the candidate's files are not whole any more"}
+		return errLost
 	}
 	return m.Switch(p)
 }
@@ -157,7 +158,7 @@ func (e *Engine) back(ctx context.Context, name string, pair slots.Pair) error {
 	if err != nil {
 		return err
 	}
-	return e.prover.Serve(ctx, name, c)
+	return e.serve(ctx, name, c)
 }
 
 // stage fills the inactive place with the files of bundle and runtime.

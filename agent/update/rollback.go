@@ -16,7 +16,7 @@ var errByHand = errors.New("rolled back by hand")
 // again, then the candidate is bad. Without a previous slot the model stops
 // serving. It may run again from its beginning.
 func (j *journey) rollback(ctx context.Context) error {
-	if err := j.e.back(ctx, j.model(), slots.Pair{Bundle: j.Target.Bundle, Runtime: j.Target.Runtime}); err != nil {
+	if err := j.e.back(ctx, j.model(), j.pair()); err != nil {
 		return fmt.Errorf("roll back %s: %w", j.Target.Path, err)
 	}
 	if !j.Blame {
@@ -58,7 +58,7 @@ func (m *model) goBack(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read journal: %w", err)
 	}
-	if !under || stepIndex(jr.Step) < stepIndex("try") {
+	if early := stepIndex(jr.Step) < stepIndex("try") && jr.Step != stepRollback; !under || early {
 		_, s, err := m.e.look(m.name)
 		if err != nil {
 			return err
@@ -69,6 +69,9 @@ func (m *model) goBack(ctx context.Context) error {
 		t, err := noteOf(s.Slot(s.Active))
 		if err != nil {
 			return err
+		}
+		if under {
+			m.giveBack(&jr.Target) // its journey begins again afterwards
 		}
 		jr = journal{Target: t, Proven: s.Slot(s.Active).Proven, Began: time.Now()}
 	}

@@ -28,7 +28,7 @@ type SlotStatus struct {
 	Path            string
 	Bundle, Runtime string
 	Verdict         slots.Verdict
-	Code, Reason    string
+	Code, Reason    string // why it is bad; of the active slot also why it answers nothing
 	Proven          bool
 }
 
@@ -131,6 +131,14 @@ func (e *Engine) status(name string) (Status, error) {
 	}
 	st.Generation, st.Attempt, st.Rollout = past.Answers.Generation, past.Answers.Attempt, past.Answers.Rollout
 	st.Active, st.Previous = slotStatus(s.Slot(s.Active)), slotStatus(s.Slot(s.Previous))
+	e.mu.Lock()
+	m := e.models[name]
+	e.mu.Unlock()
+	if m != nil && st.Active != nil {
+		if r := m.trouble(); r != nil {
+			st.Active.Code, st.Active.Reason = r.Code, r.Reason
+		}
+	}
 	if under {
 		a := jr.Target.answer()
 		st.Step, st.Generation, st.Attempt, st.Rollout = jr.Step, a.Generation, a.Attempt, a.Rollout

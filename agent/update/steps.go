@@ -26,9 +26,14 @@ var steps = []step{
 // only the inactive place and need none.
 const stepRollback = "rollback"
 
-// maxStarts is how often the steps of one journey may start before it gives up:
-// a device that restarts in a circle must come to rest.
+// maxStarts is how often a journey may be interrupted, other than by an agent
+// that was told to stop, before it gives up: a device that restarts in a circle
+// must come to rest.
 const maxStarts = 28
+
+// maxLosses is how often what was fetched or placed may turn out to be damaged
+// before the journey gives up: a storage that rots must not wear the link.
+const maxLosses = 3
 
 // maxTrials is how often a candidate may enter probation: a candidate that takes
 // the device down with it must not do so for ever.

@@ -56,6 +56,9 @@ type Repository interface {
 	Have(digest string) (string, bool)
 	// Forget drops a downloaded blob, whole or partial.
 	Forget(digest string) error
+	// Sweep drops every blob, whole or partial, but those to keep. No Download
+	// is under way.
+	Sweep(keep map[string]bool) error
 }
 
 // Candidate is a pair {bundle, runtime} in a place, ready to be run.

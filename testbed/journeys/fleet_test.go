@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -59,6 +60,30 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("API", at.API)
 	ts.Setenv("MQTT", at.MQTT)
 	ts.Setenv("DUNLIN_CA", filepath.Join(ts.MkAbs(args[1]), "ca.pem"))
+}
+
+// until runs a program again and again until its output matches: until REGEXP
+// PROGRAM [ARGS].
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM [ARGS]")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(startLimit)
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			ts.Fatalf("until: not within %v (%v): %s%s", startLimit, err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+		}
+	}
 }
 
 // api sends a request with $DUNLIN_TOKEN, if set, and writes the status and the
