@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/litert"
-	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
 // row is one line of the table.
@@ -56,7 +55,7 @@ func measure(bin, out, release, goBench string) ([]row, error) {
 	}
 	defer f.stop()
 	var rows []row
-	for _, m := range []func() ([]row, error){f.memory, f.latency, f.rollout, refresh, func() ([]row, error) { return goBenchmarks(goBench) }, func() ([]row, error) { return sizes(release) }} {
+	for _, m := range []func() ([]row, error){f.memory, f.latency, f.rollout, func() ([]row, error) { return goBenchmarks(goBench) }, func() ([]row, error) { return sizes(release) }} {
 		r, err := m()
 		if err != nil {
 			return nil, err
@@ -308,24 +307,7 @@ func (f *fleet) rollout() ([]row, error) {
 	return rows, nil
 }
 
-// refresh counts the bytes of a refresh that brings nothing: MQTT fixed header,
-// topic and payload of the request and of its one reply.
-func refresh() ([]row, error) {
-	v := wire.Versions{Root: 3, Timestamp: 2000, Snapshot: 300, Targets: 40}
-	get, err := wire.Encode(&wire.Get{Request: 4000, Refresh: &wire.Held{Director: v, Catalog: v, Roles: map[string]int64{"production": 120}}})
-	if err != nil {
-		return nil, err
-	}
-	meta, err := wire.Encode(&wire.Meta{Request: 4000})
-	if err != nil {
-		return nil, err
-	}
-	const device = "meter-0123456789"
-	n := 4 + len(wire.UpTopic(device, wire.KindGet)) + len(get) + 4 + len(wire.DownTopic(device, wire.KindMeta)) + len(meta)
-	return []row{{"refresh with nothing new, MQTT bytes", fmt.Sprintf("%d B in 1 round trip", n), "<= 1 kB, 1 round trip"}}, nil
-}
-
-var benchLine = regexp.MustCompile(`^Benchmark(Hop|Spawn/1\.1\.0|Switch)-\d+\s+\d+\s+([0-9.]+) ns/op(.*)$`)
+var benchLine = regexp.MustCompile(`^Benchmark(Hop|Spawn/1\.1\.0|Switch|Refresh)-\d+\s+\d+\s+([0-9.]+) ns/op(.*)$`)
 
 // goBenchmarks picks the rows that Go benchmarks have measured.
 func goBenchmarks(path string) ([]row, error) {
@@ -351,6 +333,8 @@ func goBenchmarks(path string) ([]row, error) {
 			rows = append(rows, row{"hop from router to worker", fmt.Sprintf("%.0f us", ns/1000), "<= 20 us"})
 		case "Spawn/1.1.0":
 			rows = append(rows, row{"spawn to first result, 96 kB model", fmt.Sprintf("%.1f ms", ns/1e6), "<= 30 ms for 5 MB"})
+		case "Refresh":
+			rows = append(rows, row{"refresh with nothing new, bytes on the line with TLS", strings.Join(strings.Fields(m[3]), " "), "<= 1 kB, 1 round trip"})
 		case "Switch":
 			rows = append(rows, row{"switch of the active slot", strings.Join(strings.Fields(m[3]), " "), "0 lost, stall <= 5 ms"})
 		}

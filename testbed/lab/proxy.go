@@ -20,7 +20,10 @@ type Proxy struct {
 	conns  map[*pipe]bool
 	opened int
 	ended  int
+	up     int64   // bytes towards the server
 	down   int64   // bytes towards devices
+	asking bool    // the last bytes went up
+	turns  int     // how often the line turned from up to down
 	cuts   []int64 // of down, rising
 	held   bool
 	// each, when set, says after how many bytes towards the device its n-th
@@ -75,9 +78,23 @@ func (p *Proxy) accept() {
 			x.left = p.each(p.opened)
 		}
 		p.mu.Unlock()
-		p.wg.Go(func() { io.Copy(x.server, x.device); p.end(x) })
+		p.wg.Go(func() { io.Copy(upward{x.server, p}, x.device); p.end(x) })
 		p.wg.Go(func() { p.downward(x); p.end(x) })
 	}
+}
+
+// upward counts what goes to the server.
+type upward struct {
+	to io.Writer
+	p  *Proxy
+}
+
+func (u upward) Write(b []byte) (int, error) {
+	u.p.mu.Lock()
+	u.p.up += int64(len(b))
+	u.p.asking = true
+	u.p.mu.Unlock()
+	return u.to.Write(b)
 }
 
 // downward passes bytes to the device up to the next cut.
@@ -111,6 +128,10 @@ func (p *Proxy) pass(x *pipe, n int) (int, bool) {
 	if len(p.cuts) > 0 && p.down+int64(n) >= p.cuts[0] {
 		n, cut = int(p.cuts[0]-p.down), true
 		p.cuts = p.cuts[1:]
+	}
+	if p.asking {
+		p.asking = false
+		p.turns++
 	}
 	p.down += int64(n)
 	return n, cut
@@ -176,6 +197,14 @@ func (p *Proxy) Down() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.down
+}
+
+// Line is how many bytes have gone towards the server and towards devices, and how
+// often an answer followed a question.
+func (p *Proxy) Line() (up, down int64, turns int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up, p.down, p.turns
 }
 
 // Connections counts those that were opened and those that have ended.
