@@ -17,6 +17,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/trust"
 )
 
 // Names of repositories and of the roles that are not top-level names of TUF.
@@ -106,7 +107,7 @@ func parse[T metadata.Roles](b []byte, limit int, empty *metadata.Metadata[T]) (
 	if len(b) > limit {
 		return nil, refuse("the metadata has %d bytes, at most %d are read", len(b), limit)
 	}
-	if err := strict(b); err != nil {
+	if err := trust.Strict(b); err != nil {
 		return nil, refuse("the metadata is not strict JSON: %v", err)
 	}
 	if _, err := empty.FromBytes(b); err != nil {

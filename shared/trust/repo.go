@@ -75,7 +75,7 @@ func openRepo(fsys durable.FS, dir, name string) (*repo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the first root of the %s: %w", name, err)
 	}
-	if err := strict(first); err != nil {
+	if err := Strict(first); err != nil {
 		return nil, fmt.Errorf("the first root of the %s: %w", name, err)
 	}
 	if err := guarded(func() error { r.tm, err = trustedmetadata.New(first); return err }); err != nil {
@@ -130,7 +130,7 @@ func check(b []byte, limit int64) error {
 	if int64(len(b)) > limit {
 		return refuse(CodeTooLarge, "metadata of %d bytes, at most %d are read", len(b), limit)
 	}
-	if err := strict(b); err != nil {
+	if err := Strict(b); err != nil {
 		return refuse(CodeMalformed, "metadata: %w", err)
 	}
 	return nil
@@ -161,7 +161,7 @@ func classify(err error, role string) error {
 // stored reads a role's file; damage is absence.
 func (r *repo) stored(role string) ([]byte, bool) {
 	b, err := durable.ReadFile(r.fsys, filepath.Join(r.dir, roleName(role)), limit(role))
-	return b, err == nil && strict(b) == nil
+	return b, err == nil && Strict(b) == nil
 }
 
 // verify walks timestamp, snapshot and targets at the given time. Each is first

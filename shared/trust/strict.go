@@ -21,10 +21,11 @@ var known = map[string]bool{
 
 const maxDepth = 24
 
-// strict looks at JSON before a parser does: duplicate keys, null, keys of the
-// wrong case, more than one value and deep nesting are refused. It allocates in
-// proportion to the input.
-func strict(b []byte) error {
+// Strict is how a device looks at metadata before it parses it: duplicate keys,
+// null, keys of the wrong case, more than one value and deep nesting are refused.
+// It allocates in proportion to the input. Who takes metadata in for devices looks
+// in the same way: what they would refuse would stop a whole channel.
+func Strict(b []byte) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	if err := value(d, 0); err != nil {

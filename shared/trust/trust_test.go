@@ -403,5 +403,5 @@ func FuzzRefresh(f *testing.F) {
 func FuzzStrict(f *testing.F) {
 	f.Add([]byte(`{"a":[1,{"b":"c"}]}`))
 	f.Add(bytes.Repeat([]byte("["), 100))
-	f.Fuzz(func(_ *testing.T, b []byte) { strict(b) })
+	f.Fuzz(func(_ *testing.T, b []byte) { Strict(b) })
 }

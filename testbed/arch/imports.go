@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},
 	"fleet/publish":          {"fleet", "shared/bundle", "shared/tflite", "shared/sketch"},
-	"fleet/catalog":          {"fleet", "shared/bundle"},
+	"fleet/catalog":          {"fleet", "shared/bundle", "shared/trust"},
 	"fleet/director":         {"fleet", "shared/bundle"},
 	"fleet/rollout":          {"fleet", "shared/sketch"},
 	"fleet/enroll":           {"fleet", "shared/wire"},
