@@ -116,7 +116,7 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.trust, err = trust.Open(trust.Config{FS: fsys, Dir: filepath.Join(c.State, "trust"), Blobs: filepath.Join(c.State, "blobs"), Device: a.id.Device, Channel: a.id.Channel, Now: now}); err != nil {
+	if a.trust, err = trust.Open(trust.Config{FS: fsys, Dir: filepath.Join(c.State, "trust"), Blobs: filepath.Join(c.State, "blobs"), Device: a.id.Device, Channel: a.id.Channel, Now: now, NowUnder: a.clock.Under}); err != nil {
 		return nil, err
 	}
 	if err := a.openInference(fsys, now); err != nil {

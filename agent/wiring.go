@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/link"
 	"github.com/dunlin-edge/dunlin/agent/observe"
@@ -20,7 +21,7 @@ type repository struct{ a *Agent }
 func (r repository) Refresh(ctx context.Context) (trust.Wish, error) {
 	w, err := r.a.trust.Refresh(ctx, link.Source{Link: r.a.link})
 	if err == nil {
-		err = r.a.clock.Raise(r.a.trust.Issued())
+		err = r.a.clock.Raise(identity.Evidence(r.a.trust.Evidence()))
 	}
 	return w, err
 }

@@ -155,7 +155,7 @@ func raise(x crashfs.Explorer) (crashfs.Result, error) {
 		c := OpenClock(f, "/identity", built)
 		c.sys = func() (time.Time, bool) { return time.Time{}, false }
 		c.boot = func() time.Duration { return 0 }
-		c.since = 0
+		c.since, c.opened = 0, 0
 		return c
 	}
 	x.Check = func(after *crashfs.FS, done int) error {
@@ -170,7 +170,7 @@ func raise(x crashfs.Explorer) (crashfs.Result, error) {
 	return x.Run(f, func(f durable.FS, done func()) error {
 		c := opened(f)
 		for n := range 4 {
-			if err := c.Raise(at(n + 1)); err != nil {
+			if err := c.Raise(signedAt(at(n + 1))); err != nil {
 				return err
 			}
 			done()
@@ -194,11 +194,11 @@ func TestFailedRaiseIsTriedAgain(t *testing.T) {
 	c := openClock(t, "/", h)
 	c.fsys, c.path = f, "/"+fileFloor
 	f.Before = func(crashfs.Step) error { return errors.New("no space left on device") }
-	if err := c.Raise(built.Add(time.Hour)); err == nil {
+	if err := c.Raise(signedAt(built.Add(time.Hour))); err == nil {
 		t.Error("the failure is kept quiet")
 	}
 	f.Before = nil
-	if err := c.Raise(built.Add(time.Hour + time.Second)); err != nil {
+	if err := c.Raise(signedAt(built.Add(time.Hour + time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	if now, _ := OpenClock(f, "/", built).Now(); now.Before(built.Add(time.Hour)) {

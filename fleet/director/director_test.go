@@ -246,8 +246,8 @@ func TestRenewal(t *testing.T) {
 	if signed != 8 { // every 3.5 days
 		t.Errorf("signed %d times in 30 days", signed)
 	}
-	if w := away.refreshed(); w.Generation != 1 || !away.Issued().Equal(r.now) {
-		t.Errorf("after a month away: %+v, issued %v", w, away.Issued())
+	if w := away.refreshed(); w.Generation != 1 || !away.Evidence().Issued.Equal(r.now) {
+		t.Errorf("after a month away: %+v, issued %v", w, away.Evidence().Issued)
 	}
 	t.Logf("signed %d times in 30 days", signed)
 }

@@ -124,6 +124,17 @@ type Config struct {
 	Channel string
 	// Now is the time that expiry is judged at.
 	Now func() time.Time
+	// NowUnder, when set, is asked instead once the director's root is known, with
+	// the key that signs its time: what a key that was replaced has said about the
+	// time counts no more.
+	NowUnder func(key string) time.Time
+}
+
+// Evidence is what the newest wish says about the time.
+type Evidence struct {
+	Issued  time.Time // when the director signed it; zero: never
+	Horizon time.Time // when the catalog's root expires: it cannot be later than that
+	Key     string    // of the director's timestamp
 }
 
 // Client holds what is believed.
@@ -138,8 +149,8 @@ type Client struct {
 	state sync.Mutex // guards the fields below
 	wish  Wish
 	held  Held
-	// Issued is when the director signed the newest wish.
-	issued time.Time
+	// evidence is what the newest wish says about the time.
+	evidence Evidence
 }
 
 // Install stores the first roots, whose digests the caller has checked against
@@ -177,7 +188,7 @@ func Open(c Config) (*Client, error) {
 	}
 	// What was believed stays believed when it expires: it goes on serving.
 	if w, err := v.agree(); err == nil {
-		cl.wish, cl.issued = w, v.issued
+		cl.wish, cl.evidence = w, v.evidence()
 	}
 	cl.held = v.held()
 	return cl, nil
@@ -197,11 +208,11 @@ func (c *Client) Held() Held {
 	return c.held
 }
 
-// Issued is when the director signed the newest wish; zero: never.
-func (c *Client) Issued() time.Time {
+// Evidence is what the newest wish says about the time.
+func (c *Client) Evidence() Evidence {
 	c.state.Lock()
 	defer c.state.Unlock()
-	return c.issued
+	return c.evidence
 }
 
 // Refresh brings newer metadata, verifies and stores it. On any error the wish
@@ -222,7 +233,7 @@ func (c *Client) Refresh(ctx context.Context, src Source) (Wish, error) {
 	if err != nil {
 		return Wish{}, fmt.Errorf("refresh: %w", err)
 	}
-	if err := v.take(files, c.c.Now()); err != nil {
+	if err := v.take(files); err != nil {
 		return Wish{}, fmt.Errorf("refresh: %w", err)
 	}
 	w, err := v.agree()
@@ -233,7 +244,7 @@ func (c *Client) Refresh(ctx context.Context, src Source) (Wish, error) {
 		return Wish{}, fmt.Errorf("refresh: %w", err)
 	}
 	c.state.Lock()
-	c.wish, c.held, c.issued = w, v.held(), v.issued
+	c.wish, c.held, c.evidence = w, v.held(), v.evidence()
 	c.state.Unlock()
 	return w, nil
 }

@@ -104,7 +104,7 @@ func (v *view) held() Held {
 }
 
 // take verifies what the source brought, the director first.
-func (v *view) take(files []File, now time.Time) error {
+func (v *view) take(files []File) error {
 	// What load has verified for its own sake cannot be verified further.
 	var err error
 	if v.director, err = openRepo(v.c.FS, v.c.Dir, Director); err != nil {
@@ -117,6 +117,7 @@ func (v *view) take(files []File, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	now := v.now()
 	if err := v.director.verify(director, now); err != nil {
 		return fmt.Errorf("director: %w", err)
 	}
@@ -140,6 +141,27 @@ func (v *view) take(files []File, now time.Time) error {
 	}
 	v.known = true
 	return nil
+}
+
+// now is the time that expiry is judged at.
+func (v *view) now() time.Time {
+	if v.c.NowUnder != nil {
+		return v.c.NowUnder(v.timeKey())
+	}
+	return v.c.Now()
+}
+
+// timeKey names the keys that sign the director's time.
+func (v *view) timeKey() string {
+	if v.director.tm == nil || v.director.tm.Root == nil {
+		return ""
+	}
+	role := v.director.tm.Root.Signed.Roles[metadata.TIMESTAMP]
+	return strings.Join(slices.Sorted(slices.Values(role.KeyIDs)), "+")
+}
+
+func (v *view) evidence() Evidence {
+	return Evidence{Issued: v.issued, Horizon: v.catalog.tm.Root.Signed.Expires, Key: v.timeKey()}
 }
 
 // roots applies the roots of a repository in order and returns its other files by
