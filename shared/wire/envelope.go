@@ -49,9 +49,16 @@ func Sign(key crypto.Signer, typ string, msg any) (*Envelope, error) {
 
 // Open verifies the envelope and decodes its payload into out.
 func (e *Envelope) Open(key *ecdsa.PublicKey, typ string, out any) error {
+	if err := e.verify(key, typ); err != nil {
+		return err
+	}
+	return Decode(e.Payload, out)
+}
+
+func (e *Envelope) verify(key *ecdsa.PublicKey, typ string) error {
 	sum := preAuth(e.Type, e.Payload)
 	if e.Type != typ || !ecdsa.VerifyASN1(key, sum[:], e.Signature) {
 		return fmt.Errorf("open %s: %w", typ, ErrSignature)
 	}
-	return Decode(e.Payload, out)
+	return nil
 }

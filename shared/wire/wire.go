@@ -152,8 +152,10 @@ func Encode(msg any) ([]byte, error) {
 
 // Decode reads exactly one message into out, a pointer to a message type. A
 // message that has a Check method is checked.
-func Decode(b []byte, out any) error {
-	if len(b) > MaxMessage {
+func Decode(b []byte, out any) error { return decode(b, out, MaxMessage) }
+
+func decode(b []byte, out any, limit int) error {
+	if len(b) > limit {
 		return fmt.Errorf("decode %T: %d bytes: %w", out, len(b), ErrMalformed)
 	}
 	if err := decMode.Unmarshal(b, out); err != nil {
