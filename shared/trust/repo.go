@@ -55,6 +55,9 @@ type repo struct {
 	roles   map[string]*metadata.Metadata[metadata.TargetsType] // delegated, verified
 	// versions per role, of what is verified now.
 	versions map[string]int64
+	// lockbox leaves the dates of timestamp and snapshot unjudged, see RefreshLockbox.
+	lockbox bool
+	now     time.Time // that the other dates are judged at then
 }
 
 // guarded keeps a parser's panic from being more than a refusal.
@@ -169,6 +172,11 @@ func (r *repo) stored(role string) ([]byte, bool) {
 // alone, expiry is judged by nobody: pass the zero time.
 func (r *repo) verify(brought map[string][]byte, now time.Time) error {
 	r.tm.RefTime = now
+	if r.lockbox {
+		if err := r.undated(now); err != nil {
+			return err
+		}
+	}
 	if err := r.timestamp(brought[metadata.TIMESTAMP]); err != nil {
 		return err
 	}
@@ -265,6 +273,9 @@ func (r *repo) role(name, delegator string, b []byte) error {
 			return classify(err, name)
 		}
 		r.fresh[roleName(name)] = b
+	}
+	if r.lockbox && md.Signed.IsExpired(r.now) {
+		return refuse(CodeFreeze, "%s has expired", name)
 	}
 	r.roles[name] = md
 	r.versions[name] = md.Signed.Version

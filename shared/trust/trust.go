@@ -151,6 +151,7 @@ type Client struct {
 	held  Held
 	// evidence is what the newest wish says about the time.
 	evidence Evidence
+	note     json.RawMessage // see Note
 }
 
 // Install stores the first roots, whose digests the caller has checked against
@@ -188,7 +189,7 @@ func Open(c Config) (*Client, error) {
 	}
 	// What was believed stays believed when it expires: it goes on serving.
 	if w, err := v.agree(); err == nil {
-		cl.wish, cl.evidence = w, v.evidence()
+		cl.wish, cl.evidence, cl.note = w, v.evidence(), v.note
 	}
 	cl.held = v.held()
 	return cl, nil
@@ -218,12 +219,17 @@ func (c *Client) Evidence() Evidence {
 // Refresh brings newer metadata, verifies and stores it. On any error the wish
 // that was held stays; a *Refusal names the attack.
 func (c *Client) Refresh(ctx context.Context, src Source) (Wish, error) {
+	return c.refresh(ctx, src, false)
+}
+
+func (c *Client) refresh(ctx context.Context, src Source, lockbox bool) (Wish, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v, err := c.load()
 	if err != nil {
 		return Wish{}, err
 	}
+	v.lockbox = lockbox
 	// What was learnt from files that a power cut left without a note must be
 	// noted before newer files take their place.
 	if err := v.storeSeen(v.seen); err != nil {
@@ -244,7 +250,7 @@ func (c *Client) Refresh(ctx context.Context, src Source) (Wish, error) {
 		return Wish{}, fmt.Errorf("refresh: %w", err)
 	}
 	c.state.Lock()
-	c.wish, c.held, c.evidence = w, v.held(), v.evidence()
+	c.wish, c.held, c.evidence, c.note = w, v.held(), v.evidence(), v.note
 	c.state.Unlock()
 	return w, nil
 }

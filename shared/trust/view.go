@@ -27,6 +27,8 @@ type view struct {
 	known             bool      // both repositories verified
 	issued            time.Time // by the director, like generation
 	generation        int64
+	lockbox           bool            // what is brought comes from one
+	note              json.RawMessage // see Client.Note
 }
 
 // seen is the greatest of everything that was ever verified. It is kept apart
@@ -113,6 +115,7 @@ func (v *view) take(files []File) error {
 	if v.catalog, err = openRepo(v.c.FS, v.c.Dir, Catalog); err != nil {
 		return err
 	}
+	v.catalog.lockbox = v.lockbox
 	director, err := v.roots(v.director, files)
 	if err != nil {
 		return err
@@ -213,6 +216,8 @@ type directorCustom struct {
 	Device     string `json:"device"`
 	Generation int64  `json:"generation"`
 	Issued     int64  `json:"issued"` // seconds
+	// Lockbox is in metadata that travels in one.
+	Lockbox json.RawMessage `json:"lockbox,omitempty"`
 }
 
 func customOf(fields map[string]any, into any) error {
@@ -245,7 +250,7 @@ func (v *view) namesDevice() error {
 	if v.director.roles[metadata.TARGETS].Signed.Delegations != nil {
 		return refuse(CodeMalformed, "the director delegates, which it may not")
 	}
-	v.issued, v.generation = time.Unix(all[0].Issued, 0).UTC(), all[0].Generation
+	v.issued, v.generation, v.note = time.Unix(all[0].Issued, 0).UTC(), all[0].Generation, all[0].Lockbox
 	return nil
 }
 

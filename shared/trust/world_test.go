@@ -61,7 +61,9 @@ type offer struct {
 	leaveOutOfCatalog  bool
 	snapshotDevice     string
 	noHashes           bool
-	directorTargetHash int // number of hash algorithms
+	directorTargetHash int            // number of hash algorithms
+	targetsExpires     time.Time      // of the catalog's targets and role; zero: as its other files
+	note               map[string]any // custom.lockbox of the director
 }
 
 func newWorld(t *testing.T) *world {
@@ -181,12 +183,20 @@ func (w *world) files() []File {
 }
 
 func (w *world) names(device string) map[string]any {
-	return map[string]any{"custom": map[string]any{"device": device, "generation": w.o.generation, "issued": now.Unix()}}
+	custom := map[string]any{"device": device, "generation": w.o.generation, "issued": now.Unix()}
+	if w.o.note != nil {
+		custom["lockbox"] = w.o.note
+	}
+	return map[string]any{"custom": custom}
 }
 
 func (w *world) catalogFiles(release map[string]any) []File {
 	o := &w.o
-	top := metadata.Targets(o.catalogExpires)
+	long := o.catalogExpires
+	if !o.targetsExpires.IsZero() {
+		long = o.targetsExpires
+	}
+	top := metadata.Targets(long)
 	top.Signed.Delegations = &metadata.Delegations{Keys: map[string]*metadata.Key{}}
 	key := tufKey(w.t, w.role)
 	id, err := key.ID()
@@ -194,7 +204,7 @@ func (w *world) catalogFiles(release map[string]any) []File {
 	top.Signed.Delegations.Keys[id] = key
 	top.Signed.Delegations.Roles = []metadata.DelegatedRole{{Name: "production", KeyIDs: []string{id}, Threshold: 1, Terminating: true, Paths: []string{"production/*/*"}}}
 	topB := sign(w.t, top, w.targets)
-	role := metadata.Targets(o.catalogExpires)
+	role := metadata.Targets(long)
 	role.Signed.Version = o.catalogVersion
 	role.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": o.channel, "floors": o.floors}}
 	if o.floors == nil {
