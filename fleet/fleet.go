@@ -22,6 +22,7 @@ const (
 	PrefixAudit   = "aud_"
 	PrefixEvent   = "evt_"
 	PrefixAccess  = "acc_"
+	PrefixLockbox = "lbx_"
 )
 
 // NewID returns a fresh id; ids of later milliseconds sort after earlier ones.

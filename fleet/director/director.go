@@ -39,6 +39,8 @@ type Store interface {
 	Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error)
 	// Resign stores a wish's metadata anew under the next version.
 	Resign(ctx context.Context, device string, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
+	// ExportLockbox signs a wish under the next version and remembers the lockbox.
+	ExportLockbox(ctx context.Context, l fleet.Lockbox, a fleet.Audit, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) ([]fleet.MetaRow, error)
 	// CommitRollout stores one action of a rollout, see fleet.Commit.
 	CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 }
@@ -57,14 +59,20 @@ type Custom struct {
 	Device     string `json:"device"`
 	Generation int64  `json:"generation"`
 	Issued     int64  `json:"issued"` // seconds
+	// Lockbox is set in what travels in one: a wire.LockboxNote.
+	Lockbox any `json:"lockbox,omitempty"`
 }
 
 // Sign makes the three files of a wish. All carry the wish's version, the device
 // and the generation; an empty wish is signed like any other.
 func (s *Service) Sign(ctx context.Context, w *fleet.Wish) ([]fleet.MetaRow, error) {
+	return s.sign(ctx, w, Life, nil)
+}
+
+func (s *Service) sign(ctx context.Context, w *fleet.Wish, life time.Duration, note any) ([]fleet.MetaRow, error) {
 	now := s.Now().UTC().Truncate(time.Second)
-	expires := now.Add(Life)
-	custom := map[string]any{"custom": Custom{w.Device, w.Generation, now.Unix()}}
+	expires := now.Add(life)
+	custom := map[string]any{"custom": Custom{w.Device, w.Generation, now.Unix(), note}}
 	targets := metadata.Targets(expires)
 	targets.Signed.Version, targets.Signed.UnrecognizedFields = w.Version, custom
 	for _, it := range w.Items {
