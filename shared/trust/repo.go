@@ -1,13 +1,16 @@
 package trust
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -23,6 +26,7 @@ const (
 	maxSnapshot  = 2_000_000
 	maxTargets   = 5_000_000
 	maxRotations = 256 // of roots in one refresh
+	maxRoleName  = 60  // bytes; escaped, a file's name still
 )
 
 func limit(role string) int64 {
@@ -39,16 +43,34 @@ func limit(role string) int64 {
 
 func rootName(version int64) string { return strconv.FormatInt(version, 10) + ".root.json" }
 
-func roleName(role string) string { return role + ".json" }
+// roleName is the file of a role, which may have any name that nameable takes.
+func roleName(role string) string { return url.PathEscape(role) + ".json" }
+
+// nameable refuses delegated roles whose file would be another role's.
+func nameable(role string) error {
+	if slices.Contains([]string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT}, role) || strings.HasSuffix(role, "."+metadata.ROOT) || role == "" || len(role) > maxRoleName {
+		return refuse(CodeMalformed, "no delegated role may be called %.80q", role)
+	}
+	return nil
+}
+
+// bringer returns a role's file as it was brought, nil when it was not. The
+// version is the one that is named by what came before it, 0 for the newest; more
+// than limit bytes are too many.
+type bringer func(role string, version, limit int64) ([]byte, error)
+
+// nothing is brought.
+func nothing(string, int64, int64) ([]byte, error) { return nil, nil }
 
 // repo verifies one TUF repository in memory. Files that verified and are not yet
 // on disk wait in fresh.
 type repo struct {
-	name  string
-	dir   string
-	fsys  durable.FS
-	tm    *trustedmetadata.TrustedMetadata
-	fresh map[string][]byte // by file name
+	name   string
+	dir    string
+	fsys   durable.FS
+	policy Policy
+	tm     *trustedmetadata.TrustedMetadata
+	fresh  map[string][]byte // by file name
 	// rotated tells that a root changed the keys of timestamp or snapshot: the
 	// versions seen under the old keys do not count any more.
 	rotated bool
@@ -73,19 +95,25 @@ func guarded(f func() error) (err error) {
 // openRepo replays the roots that are stored: the first one is the anchor, each
 // later one must be signed by the one before. A damaged one ends the chain there.
 func openRepo(fsys durable.FS, dir, name string) (*repo, error) {
-	r := &repo{name: name, dir: filepath.Join(dir, name), fsys: fsys, fresh: map[string][]byte{}, roles: map[string]*metadata.Metadata[metadata.TargetsType]{}, versions: map[string]int64{}}
-	first, err := durable.ReadFile(fsys, filepath.Join(r.dir, rootName(1)), maxRoot)
+	r := &repo{name: name, dir: filepath.Join(dir, name), fsys: fsys}
+	return r, r.open(1)
+}
+
+// open begins anew at the anchor, which is the root of that version.
+func (r *repo) open(anchor int64) error {
+	r.fresh, r.roles, r.versions = map[string][]byte{}, map[string]*metadata.Metadata[metadata.TargetsType]{}, map[string]int64{}
+	first, err := durable.ReadFile(r.fsys, filepath.Join(r.dir, rootName(anchor)), maxRoot)
+	if err == nil {
+		err = Strict(first)
+	}
+	if err == nil {
+		err = guarded(func() error { r.tm, err = trustedmetadata.New(first); return err })
+	}
 	if err != nil {
-		return nil, fmt.Errorf("the first root of the %s: %w", name, err)
+		return fmt.Errorf("the first root of the %s: %w", r.name, err)
 	}
-	if err := Strict(first); err != nil {
-		return nil, fmt.Errorf("the first root of the %s: %w", name, err)
-	}
-	if err := guarded(func() error { r.tm, err = trustedmetadata.New(first); return err }); err != nil {
-		return nil, fmt.Errorf("the first root of the %s: %w", name, err)
-	}
-	for v := int64(2); ; v++ {
-		b, err := durable.ReadFile(fsys, filepath.Join(r.dir, rootName(v)), maxRoot)
+	for v := anchor + 1; ; v++ {
+		b, err := durable.ReadFile(r.fsys, filepath.Join(r.dir, rootName(v)), maxRoot)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -96,7 +124,7 @@ func openRepo(fsys durable.FS, dir, name string) (*repo, error) {
 	r.rotated = false // what is stored was judged when it came
 	r.fresh = map[string][]byte{}
 	r.versions[metadata.ROOT] = r.tm.Root.Signed.Version
-	return r, nil
+	return nil
 }
 
 // root takes the next root.
@@ -168,25 +196,25 @@ func (r *repo) stored(role string) ([]byte, bool) {
 }
 
 // verify walks timestamp, snapshot and targets at the given time. Each is first
-// what is stored, if that still verifies, then what was brought. With stored
+// what is stored, if that still verifies, then what is brought. With stored
 // alone, expiry is judged by nobody: pass the zero time.
-func (r *repo) verify(brought map[string][]byte, now time.Time) error {
-	r.tm.RefTime = now
+func (r *repo) verify(bring bringer, now time.Time) error {
+	r.tm.RefTime = now.Add(1) // what expires now has expired: the library sees it an instant later
 	if r.lockbox {
-		if err := r.undated(now); err != nil {
+		if err := r.undated(r.tm.RefTime); err != nil {
 			return err
 		}
 	}
-	if err := r.timestamp(brought[metadata.TIMESTAMP]); err != nil {
+	if err := r.timestamp(bring); err != nil {
 		return err
 	}
-	if err := r.snapshot(brought[metadata.SNAPSHOT]); err != nil {
+	if err := r.snapshot(bring); err != nil {
 		return err
 	}
-	return r.role(metadata.TARGETS, metadata.ROOT, brought[metadata.TARGETS])
+	return r.role(metadata.TARGETS, metadata.ROOT, bring)
 }
 
-func (r *repo) timestamp(b []byte) error {
+func (r *repo) timestamp(bring bringer) error {
 	var stale error
 	if old, ok := r.stored(metadata.TIMESTAMP); ok {
 		// A failure of what is stored is no failure of the device; an expired one
@@ -194,6 +222,10 @@ func (r *repo) timestamp(b []byte) error {
 		stale = guarded(func() error { _, err := r.tm.UpdateTimestamp(old); return err })
 	} else {
 		stale = refuse(CodeFreeze, "no timestamp is held")
+	}
+	b, err := bring(metadata.TIMESTAMP, 0, maxTimestamp)
+	if err != nil {
+		return err
 	}
 	if b != nil {
 		if err := check(b, maxTimestamp); err != nil {
@@ -214,14 +246,14 @@ func (r *repo) timestamp(b []byte) error {
 	if r.tm.Timestamp == nil || r.tm.Timestamp.Signed.Meta["snapshot.json"] == nil {
 		return refuse(CodeMalformed, "the timestamp names no snapshot")
 	}
-	if m := r.tm.Timestamp.Signed.Meta["snapshot.json"]; m.Length <= 0 || len(m.Hashes) == 0 {
-		return refuse(CodeMalformed, "the timestamp gives no length and hash of the snapshot")
+	if err := r.described("timestamp", r.tm.Timestamp.Signed.Meta); err != nil {
+		return err
 	}
 	r.versions[metadata.TIMESTAMP] = r.tm.Timestamp.Signed.Version
 	return nil
 }
 
-func (r *repo) snapshot(b []byte) error {
+func (r *repo) snapshot(bring bringer) error {
 	unusable := refuse(CodeMixAndMatch, "the snapshot that the timestamp names is missing")
 	if old, have := r.stored(metadata.SNAPSHOT); have {
 		err := guarded(func() error { _, err := r.tm.UpdateSnapshot(old, true); return err })
@@ -230,28 +262,61 @@ func (r *repo) snapshot(b []byte) error {
 		}
 	}
 	if unusable != nil {
+		b, err := r.named(metadata.SNAPSHOT, r.tm.Timestamp.Signed.Meta["snapshot.json"], bring)
+		if err != nil {
+			return err
+		}
 		if b == nil {
 			return classify(unusable, metadata.SNAPSHOT)
-		}
-		if err := check(b, maxSnapshot); err != nil {
-			return err
 		}
 		if err := guarded(func() error { _, err := r.tm.UpdateSnapshot(b, false); return err }); err != nil {
 			return classify(err, metadata.SNAPSHOT)
 		}
 		r.fresh[roleName(metadata.SNAPSHOT)] = b
 	}
-	for name, m := range r.tm.Snapshot.Signed.Meta {
-		if m == nil || m.Length <= 0 || len(m.Hashes) == 0 {
-			return refuse(CodeMalformed, "the snapshot gives no length and hash of %s", name)
-		}
+	if err := r.described("snapshot", r.tm.Snapshot.Signed.Meta); err != nil {
+		return err
 	}
 	r.versions[metadata.SNAPSHOT] = r.tm.Snapshot.Signed.Version
 	return nil
 }
 
+// described wants length and SHA-256 of every file that is named.
+func (r *repo) described(by string, files map[string]*metadata.MetaFiles) error {
+	for name, m := range files {
+		if m == nil || !r.policy.BareMeta && (m.Length <= 0 || len(m.Hashes) != 1 || len(m.Hashes["sha256"]) != sha256.Size) {
+			return refuse(CodeMalformed, "the %s gives no length and SHA-256 of %s", by, name)
+		}
+	}
+	return nil
+}
+
+// named brings a file that another names.
+func (r *repo) named(role string, m *metadata.MetaFiles, bring bringer) ([]byte, error) {
+	most := limit(role)
+	if m.Length > 0 {
+		most = min(most, m.Length)
+	}
+	var version int64
+	if r.tm.Root.Signed.ConsistentSnapshot {
+		version = m.Version
+	}
+	b, err := bring(role, version, most)
+	if err == nil && b != nil {
+		err = check(b, limit(role))
+	}
+	return b, err
+}
+
 // role verifies a targets role against its delegator, every time anew.
-func (r *repo) role(name, delegator string, b []byte) error {
+func (r *repo) role(name, delegator string, bring bringer) error {
+	if err := nameable(name); err != nil {
+		return err
+	}
+	m := r.tm.Snapshot.Signed.Meta[name+".json"]
+	if m == nil {
+		return refuse(CodeMixAndMatch, "the snapshot does not name the role %s", name)
+	}
 	var md *metadata.Metadata[metadata.TargetsType]
 	update := func(b []byte) error {
 		return guarded(func() (err error) { md, err = r.tm.UpdateDelegatedTargets(b, name, delegator); return err })
@@ -263,11 +328,12 @@ func (r *repo) role(name, delegator string, b []byte) error {
 		}
 	}
 	if unusable != nil {
+		b, err := r.named(name, m, bring)
+		if err != nil {
+			return err
+		}
 		if b == nil {
 			return classify(unusable, name)
-		}
-		if err := check(b, maxTargets); err != nil {
-			return err
 		}
 		if err := update(b); err != nil {
 			return classify(err, name)

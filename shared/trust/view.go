@@ -53,8 +53,8 @@ func (c *Client) load() (*view, error) {
 		return nil, err
 	}
 	v.seen, v.noted = readSeen(c.c.FS, c.c.Dir)
-	director := v.director.verify(nil, time.Time{}) == nil
-	catalog := v.catalog.verify(nil, time.Time{}) == nil && v.catalog.role(c.c.Channel, metadata.TARGETS, nil) == nil
+	director := v.director.verify(nothing, time.Time{}) == nil
+	catalog := v.catalog.verify(nothing, time.Time{}) == nil && v.catalog.role(c.c.Channel, metadata.TARGETS, nothing) == nil
 	v.known = director && catalog
 	v.learn(director, catalog)
 	return v, nil
@@ -121,7 +121,7 @@ func (v *view) take(files []File) error {
 		return err
 	}
 	now := v.now()
-	if err := v.director.verify(director, now); err != nil {
+	if err := v.director.verify(brought(director), now); err != nil {
 		return fmt.Errorf("director: %w", err)
 	}
 	if err := v.namesDevice(); err != nil {
@@ -131,10 +131,10 @@ func (v *view) take(files []File) error {
 	if err != nil {
 		return err
 	}
-	if err := v.catalog.verify(catalog, now); err != nil {
+	if err := v.catalog.verify(brought(catalog), now); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	if err := v.catalog.role(v.c.Channel, metadata.TARGETS, catalog[v.c.Channel]); err != nil {
+	if err := v.catalog.role(v.c.Channel, metadata.TARGETS, brought(catalog)); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	for _, r := range []*repo{v.director, v.catalog} {
@@ -144,6 +144,11 @@ func (v *view) take(files []File) error {
 	}
 	v.known = true
 	return nil
+}
+
+// brought hands out files by role: they all came at once.
+func brought(files map[string][]byte) bringer {
+	return func(role string, _, _ int64) ([]byte, error) { return files[role], nil }
 }
 
 // now is the time that expiry is judged at.
@@ -347,7 +352,7 @@ func (v *view) delegated(path string) bool {
 	if del == nil {
 		return false
 	}
-	for _, r := range del.GetRolesForTarget(path) {
+	for _, r := range responsible(del, path) {
 		if r.Name == v.c.Channel {
 			return true
 		}
