@@ -8,6 +8,14 @@ var (
 	ErrServerConfig     = &Error{"server.config", "the configuration is not understood", "mend fleet.yaml", 422}
 	ErrServerKeys       = &Error{"server.keys", "a key of the server is missing or damaged", "bring the directory back from a backup", 500}
 	ErrServerAddress    = &Error{"server.address", "the server cannot listen at its address", "end what listens there, or pass --api and --mqtt", 500}
+	ErrBackupExists     = &Error{"backup.exists", "the file for the backup exists already", "name another --out", 409}
+	ErrBackupForeign    = &Error{"backup.foreign", "the file is no backup of a Dunlin server", "name the file that 'dunlin-fleet backup' wrote", 422}
+	ErrBackupFormat     = &Error{"backup.format", "the backup is of a newer server", "restore it with the version that made it, or a newer one", 422}
+	ErrBackupDamaged    = &Error{"backup.damaged", "the backup is damaged", "take another copy of it; nothing was changed", 422}
+	ErrBackupPassphrase = &Error{"backup.passphrase", "the passphrase does not open this backup", "try again with the passphrase that it was made with; nothing was changed", 422}
+	ErrRestoreDir       = &Error{"restore.not_empty", "the directory to restore into is not empty", "name a directory that does not exist or is empty", 409}
+	ErrRestoreBlobs     = &Error{"restore.blobs", "blobs that the backup names are missing", "name the directory that has them with --blobs, or pass --missing-blobs and upload them later; nothing was changed", 422}
+	ErrDeviceAhead      = &Error{"device.ahead", "the device says that it holds more than any server could have given it", "look into the device; replace it if it lies", 409}
 	ErrBadRequest       = &Error{"request.malformed", "the request is not understood", "compare it with the API description at /openapi.yaml", 400}
 	ErrTooLarge         = &Error{"request.too_large", "the body is longer than is read here", "send less", 413}
 	ErrKeyReused        = &Error{"request.key_reused", "this idempotency key came with another request before", "use a new key for a new request", 422}
@@ -40,5 +48,7 @@ var (
 	ErrUnfit            = &Error{"rollout.unfit", "the release does not run on the hardware of some of these devices", "narrow the selector", 422}
 	ErrNoDevices        = &Error{"rollout.no_devices", "the selector matches no device", "try it with 'dunlin device list -l SELECTOR'", 422}
 	ErrSelector         = &Error{"selector.malformed", "the selector is not understood", "write it like 'site=harbour,tier!=test'", 400}
+	ErrLockboxFolder    = &Error{"usb.folder", "the folder cannot be used as a lockbox", "name the folder that holds 'dunlin', or an empty one to export to", 422}
+	ErrReceipt          = &Error{"usb.receipt", "the receipt was cut, changed or is not of this fleet", "bring the stick to the device again; it writes a new one", 422}
 	ErrLabel            = &Error{"label.malformed", "the label is not understood", "write it like 'site=harbour'", 400}
 )

@@ -66,12 +66,12 @@ type Custom struct {
 // Sign makes the three files of a wish. All carry the wish's version, the device
 // and the generation; an empty wish is signed like any other.
 func (s *Service) Sign(ctx context.Context, w *fleet.Wish) ([]fleet.MetaRow, error) {
-	return s.sign(ctx, w, Life, nil)
+	return s.sign(ctx, w, s.Now().Add(Life), nil)
 }
 
-func (s *Service) sign(ctx context.Context, w *fleet.Wish, life time.Duration, note any) ([]fleet.MetaRow, error) {
+func (s *Service) sign(ctx context.Context, w *fleet.Wish, expires time.Time, note any) ([]fleet.MetaRow, error) {
 	now := s.Now().UTC().Truncate(time.Second)
-	expires := now.Add(life)
+	expires = expires.UTC().Truncate(time.Second)
 	custom := map[string]any{"custom": Custom{w.Device, w.Generation, now.Unix(), note}}
 	targets := metadata.Targets(expires)
 	targets.Signed.Version, targets.Signed.UnrecognizedFields = w.Version, custom

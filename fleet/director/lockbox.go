@@ -11,6 +11,6 @@ import (
 // brings, so whichever is newer wins on the device.
 func (s *Service) Export(ctx context.Context, l fleet.Lockbox, note any, a fleet.Audit) ([]fleet.MetaRow, error) {
 	return s.Store.ExportLockbox(ctx, l, a, func(w *fleet.Wish) ([]fleet.MetaRow, error) {
-		return s.sign(ctx, w, l.Expires.Sub(l.Created), note)
+		return s.sign(ctx, w, l.Expires, note)
 	})
 }

@@ -10,7 +10,9 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/lockbox"
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
+	"github.com/dunlin-edge/dunlin/fleet/telemetry"
 )
 
 // enrolment is enroll.Service as the API wants it.
@@ -31,6 +33,19 @@ func (c ceremony) Install(ctx context.Context, body []byte, actor string) error 
 		return fleet.ErrBadRequest.With("ceremony: %v", err)
 	}
 	return c.Service.Install(ctx, &x, actor)
+}
+
+// lockboxes go out by one service and come home by the other.
+type lockboxes struct {
+	*lockbox.Service
+	*telemetry.Ingest
+}
+
+func (s *server) lockboxes() lockboxes {
+	whole := func(ctx context.Context, channel string) ([]fleet.MetaRow, error) {
+		return s.catalog.Newer(ctx, channel, catalog.Held{})
+	}
+	return lockboxes{&lockbox.Service{Store: s.db, Director: s.director, Catalog: whole, Blobs: s.blobs, Now: time.Now}, s.telemetry}
 }
 
 // watched tells watchers what people do to rollouts.

@@ -169,7 +169,7 @@ const graceTime = 3 * time.Second
 
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
-		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs,
+		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(),
 		OnlineKeys: s.keys.online, CA: s.keys.ca.Cert(), Waiting: rollout.Waiting,
 		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})

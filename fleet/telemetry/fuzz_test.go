@@ -31,6 +31,7 @@ func (drain) InsertSamples(context.Context, []fleet.Sample) error               
 func (drain) InsertEvents(context.Context, []fleet.Event) error                     { return nil }
 func (drain) Acked(context.Context, string, uint64) ([]wire.Ack, error)             { return nil, nil }
 func (drain) AddAudit(context.Context, fleet.Audit) error                           { return nil }
+func (drain) Lockboxes(context.Context, string) ([]fleet.Lockbox, error)            { return nil, nil }
 func (drain) SetAcked(context.Context, string, wire.Ack) error                      { return nil }
 
 // FuzzRecords gives every kind of record arbitrary payloads.

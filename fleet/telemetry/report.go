@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -30,7 +31,11 @@ func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) (bad
 			bad = append(bad, refusal{r.Sequence, err})
 			continue
 		}
-		proof, newest := classify(d, rep)
+		given, err := i.given(ctx, d, rep.Nonce, now)
+		if err != nil {
+			return nil, err
+		}
+		proof, newest := classify(d, rep, given)
 		if newest {
 			if err := i.apply(ctx, d, rep, proof, now); err != nil {
 				return nil, err
@@ -60,11 +65,10 @@ func openReport(device string, key *ecdsa.PublicKey, r wire.Record) (*wire.Repor
 
 // classify says what a correctly signed report proves, and whether it is at
 // least as new as what is known. Proven: the counter has not fallen, the nonce is
-// the newest that this device was given, and every pair that serves passed prove
-// on it.
-func classify(d *fleet.Device, rep *wire.Report) (proof string, newest bool) {
+// one that this device was given, and every pair that serves passed prove on it.
+func classify(d *fleet.Device, rep *wire.Report, given bool) (proof string, newest bool) {
 	newest = rep.Epoch == d.Epoch && rep.Counter >= d.Counter
-	if !newest || len(rep.Nonce) == 0 || !bytes.Equal(rep.Nonce, d.Nonce) {
+	if !newest || !given {
 		return fleet.Claimed, newest
 	}
 	for _, m := range rep.Models {
@@ -73,6 +77,18 @@ func classify(d *fleet.Device, rep *wire.Report) (proof string, newest bool) {
 		}
 	}
 	return fleet.Proven, newest
+}
+
+// given tells whether a nonce is the newest of a session or that of a lockbox which
+// may still be on its way home.
+func (i *Ingest) given(ctx context.Context, d *fleet.Device, nonce []byte, now time.Time) (bool, error) {
+	if len(nonce) == 0 || bytes.Equal(nonce, d.Nonce) {
+		return len(nonce) > 0, nil
+	}
+	ls, err := i.Store.Lockboxes(ctx, d.ID)
+	return slices.ContainsFunc(ls, func(l fleet.Lockbox) bool {
+		return bytes.Equal(nonce, l.Nonce) && now.Before(l.Expires.Add(fleet.LockboxHome))
+	}), err
 }
 
 // apply makes the report the newest state of its device and settles what it

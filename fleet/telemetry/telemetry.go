@@ -41,6 +41,8 @@ type Store interface {
 	SetAcked(ctx context.Context, device string, a wire.Ack) error
 	Acked(ctx context.Context, device string, epoch uint64) ([]wire.Ack, error)
 	AddAudit(ctx context.Context, a fleet.Audit) error
+	// Lockboxes lists what was exported for a device.
+	Lockboxes(ctx context.Context, device string) ([]fleet.Lockbox, error)
 }
 
 // Windows of measurement in seconds.

@@ -46,6 +46,10 @@ var wantRoles = map[string]string{
 	"POST /v1/rollouts/{id}/resume": fleet.RoleOperator,
 	"POST /v1/rollouts/{id}/abort":  fleet.RoleOperator,
 
+	"POST /v1/usb/exports":   fleet.RoleOperator,
+	"POST /v1/usb/receipts":  fleet.RoleOperator,
+	"GET /v1/blobs/{digest}": fleet.RoleOperator,
+
 	"HEAD /v1/blobs/{digest}":      fleet.RolePublisher,
 	"PUT /v1/blobs/{digest}":       fleet.RolePublisher,
 	"PUT /v1/catalog/roles/{role}": fleet.RolePublisher,

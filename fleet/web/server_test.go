@@ -27,10 +27,13 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/lockbox"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
+	"github.com/dunlin-edge/dunlin/fleet/telemetry"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -59,6 +62,11 @@ type enrolment struct{ *enroll.Service }
 
 func (e enrolment) Token(ctx context.Context, channel string, labels map[string]string, max int, expires time.Duration, actor string) (*fleet.EnrolToken, string, error) {
 	return e.NewToken(ctx, enroll.TokenRequest{Channel: channel, Labels: labels, Max: max, Expires: expires}, actor)
+}
+
+type lockboxes struct {
+	*lockbox.Service
+	*telemetry.Ingest
 }
 
 type papers struct{ *catalog.Service }
@@ -144,11 +152,18 @@ func newServer(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	s.handler = New(Config{
-		Store:      db,
-		Rollouts:   &rollout.Service{Store: db, Now: now, Wake: func() {}},
-		Enrolment:  enrolment{&enroll.Service{CA: ca, Store: db, Server: "https://fleet.test:8443", MQTT: "fleet.test:8883", Now: now}},
-		Catalog:    papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
-		Blobs:      blobs,
+		Store:     db,
+		Rollouts:  &rollout.Service{Store: db, Now: now, Wake: func() {}},
+		Enrolment: enrolment{&enroll.Service{CA: ca, Store: db, Server: "https://fleet.test:8443", MQTT: "fleet.test:8883", Now: now}},
+		Catalog:   papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
+		Blobs:     blobs,
+		Lockboxes: lockboxes{
+			&lockbox.Service{Store: db, Director: &director.Service{Store: db, Key: shared.director, Now: now}, Blobs: blobs, Now: now,
+				Catalog: func(context.Context, string) ([]fleet.MetaRow, error) {
+					return db.AllMetadata(t.Context(), catalog.Repo, "")
+				}},
+			&telemetry.Ingest{Store: db, Wake: func() {}, Now: now, Log: log},
+		},
 		OnlineKeys: online, CA: ca.Cert(),
 		Waiting: func(*fleet.Rollout, []fleet.Member) string { return "" },
 		Revoked: func(device string) {

@@ -71,6 +71,7 @@ type Catalog interface {
 type Blobs interface {
 	Has(digest string) (size int64, ok bool, err error)
 	Put(digest string, r io.Reader, limit int64) error
+	Open(digest string) (io.ReadCloser, error)
 }
 
 // Config of the API.
@@ -80,6 +81,7 @@ type Config struct {
 	Enrolment Enrolment
 	Catalog   Catalog
 	Blobs     Blobs
+	Lockboxes Lockboxes
 	// OnlineKeys is the JSON of the server's public online keys, CA its CA in PEM.
 	OnlineKeys, CA []byte
 	// Waiting says what a rollout waits for.
@@ -127,6 +129,7 @@ func New(c Config) http.Handler {
 	a.releaseRoutes()
 	a.accessRoutes()
 	a.rawRoutes()
+	a.usbRoutes()
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, notFound(r))
 	})

@@ -33,9 +33,12 @@ var allowed = map[string][]string{
 	"agent/cmd/dunlin-infer": {"agent/infer", "agent/infer/litert"},
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},
-	"fleet/publish":          {"fleet", "shared/bundle", "shared/tflite", "shared/sketch"},
+	"fleet/backup":           {"fleet"},
+	"fleet/modelsig":         {"fleet"},
+	"fleet/publish":          {"fleet", "fleet/modelsig", "shared/bundle", "shared/tflite", "shared/sketch"},
 	"fleet/catalog":          {"fleet", "shared/bundle", "shared/trust"},
 	"fleet/director":         {"fleet", "shared/bundle"},
+	"fleet/lockbox":          {"fleet", "shared/bundle", "shared/wire"},
 	"fleet/rollout":          {"fleet", "shared/sketch"},
 	"fleet/enroll":           {"fleet", "shared/wire"},
 	"fleet/telemetry":        {"fleet", "shared/wire", "shared/sketch"},
@@ -46,7 +49,7 @@ var allowed = map[string][]string{
 	"fleet/console":          {},
 	"fleet/fleetd":           {"fleet", "fleet/*", "shared/*"},
 	"fleet/cmd/dunlin-fleet": {"fleet/fleetd", "fleet"},
-	"fleet/cmd/dunlin":       {"fleet/publish", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
+	"fleet/cmd/dunlin":       {"fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
 
 	"testbed": {"agent", "agent/*", "fleet", "fleet/*", "shared/*"},
 }
@@ -107,7 +110,8 @@ var home = map[string][]string{
 	"github.com/eclipse/paho.mqtt.golang":  {"agent/link"},
 	"github.com/nats-io":                   {"fleet/broker"},
 	"github.com/theupdateframework/go-tuf": {"shared/trust", "fleet/publish", "fleet/catalog", "fleet/director"},
-	"github.com/sigstore/sigstore":         {"shared/trust", "fleet/publish", "fleet/catalog", "fleet/director"},
+	"github.com/sigstore/sigstore-go":      {"fleet/modelsig"},
+	"github.com/sigstore/sigstore":         {"shared/trust", "fleet/modelsig", "fleet/publish", "fleet/catalog", "fleet/director"},
 	"modernc.org/sqlite":                   {"fleet/sqlite"},
 	"github.com/pressly/goose":             {"fleet/sqlite"},
 	"github.com/danielgtaylor/huma":        {"fleet/web"},
