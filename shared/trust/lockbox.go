@@ -2,8 +2,13 @@ package trust
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
+	"path/filepath"
 	"time"
+
+	"github.com/dunlin-edge/dunlin/shared/durable"
 )
 
 // RefreshLockbox is Refresh from a lockbox: an export that travels for weeks. The
@@ -32,4 +37,14 @@ func (r *repo) undated(now time.Time) error {
 	}
 	r.now, r.tm.RefTime = now, time.Time{}
 	return nil
+}
+
+// Fleet is the SHA-256 of the director's first root in the folder of a Client: what
+// a lockbox names the fleet by.
+func Fleet(fsys durable.FS, dir string) ([sha256.Size]byte, error) {
+	b, err := durable.ReadFile(fsys, filepath.Join(dir, Director, rootName(1)), maxRoot)
+	if err != nil {
+		return [sha256.Size]byte{}, fmt.Errorf("the first root of the director: %w", err)
+	}
+	return sha256.Sum256(b), nil
 }
