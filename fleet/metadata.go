@@ -7,4 +7,7 @@ type MetaRow struct {
 	Role    string
 	Version int64
 	Bytes   []byte
+	// Floor is the least version that the next one is above, for publishers; it
+	// is not stored with the row. 0: none.
+	Floor int64
 }

@@ -25,6 +25,10 @@ type Wish struct {
 	Version    int64
 	Items      []Item // sorted by model
 	Changed    time.Time
+	// Withheld says that the server came back from a backup and the device was
+	// not heard of since: what is signed leaves every model out, so that the
+	// device stays as it is.
+	Withheld bool
 }
 
 // Item returns the item for a model.

@@ -41,6 +41,20 @@ func Open(dir string) (*Dir, error) {
 	return d, nil
 }
 
+// Look uses dir as it is, to read from: nothing is made or removed. A missing one
+// is empty.
+func Look(dir string) (*Dir, error) {
+	st, err := os.Stat(dir)
+	switch {
+	case dir == "" || errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("open blobs: %w", err)
+	case !st.IsDir():
+		return nil, fmt.Errorf("open blobs: %s is no directory", dir)
+	}
+	return &Dir{filepath.Join(dir, "sha256")}, nil
+}
+
 const tempPattern = "upload-*"
 
 func (d *Dir) file(digest string) (string, error) {

@@ -43,6 +43,8 @@ type Store interface {
 	AllMetadata(ctx context.Context, repo, owner string) ([]fleet.MetaRow, error)
 	Roots(ctx context.Context, repo string) ([][]byte, error)
 	Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error)
+	// RoleFloor is the least version of a role that is taken in; 0: any.
+	RoleFloor(ctx context.Context, role string) (int64, error)
 	// PutMetadata stores all rows and releases or nothing; ErrCatalogStale when
 	// one of expect is no longer the newest version.
 	PutMetadata(ctx context.Context, rows, expect []fleet.MetaRow, releases []fleet.Release, a fleet.Audit) error
@@ -90,7 +92,25 @@ func (s *Service) Metadata(ctx context.Context) ([]fleet.MetaRow, error) {
 	if err == nil && len(rows) == 0 {
 		err = fleet.ErrCatalogEmpty
 	}
+	for i := range rows {
+		if err == nil {
+			rows[i].Floor, err = s.Store.RoleFloor(ctx, rows[i].Role)
+		}
+	}
 	return rows, err
+}
+
+// Jumped signs snapshot and timestamp over rows, jump versions above them: what a
+// server does that came back from a backup.
+func (s *Service) Jumped(rows []fleet.MetaRow, jump int64) ([]fleet.MetaRow, error) {
+	byRole := map[string]fleet.MetaRow{}
+	for _, r := range rows {
+		if r.Role == metadata.SNAPSHOT || r.Role == metadata.TIMESTAMP {
+			r.Version += jump
+		}
+		byRole[r.Role] = r
+	}
+	return s.online(byRole)
 }
 
 // refuse is a refusal of signed metadata.

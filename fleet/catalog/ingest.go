@@ -57,7 +57,11 @@ func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor st
 	if err != nil {
 		return nil, err
 	}
-	md, err := s.checkRole(targets, channel, b, have.Version+1)
+	floor, err := s.Store.RoleFloor(ctx, channel)
+	if err != nil {
+		return nil, err
+	}
+	md, err := s.checkRole(targets, channel, b, max(have.Version, floor)+1)
 	if err != nil {
 		return nil, err
 	}

@@ -14,12 +14,47 @@ type Held struct {
 	Role                               int64 // of its channel
 }
 
+// Ahead names a role of which a device holds a newer version than is here, as
+// after a restore from a backup; "" when there is none.
+func (s *Service) Ahead(ctx context.Context, channel string, h Held) (role string, have, held int64, err error) {
+	st, err := s.state(ctx)
+	if err != nil || len(st.Rows) == 0 {
+		return "", 0, 0, err
+	}
+	role, have, held = ahead(st, channel, h)
+	return role, have, held, nil
+}
+
+func ahead(st *State, channel string, h Held) (role string, have, held int64) {
+	for _, x := range h.roles(channel) {
+		if v := st.Rows[x.role].Version; x.held > v {
+			return x.role, v, x.held
+		}
+	}
+	return "", 0, 0
+}
+
+// heldRole is a role and the version that a device holds of it.
+type heldRole struct {
+	role string
+	held int64
+}
+
+// roles lists the held versions, what people sign first.
+func (h Held) roles(channel string) []heldRole {
+	return []heldRole{{metadata.ROOT, h.Root}, {metadata.TARGETS, h.Targets}, {channel, h.Role}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TIMESTAMP, h.Timestamp}}
+}
+
 // Newer returns every file that a device of a channel needs and does not hold,
-// roots first, then timestamp, snapshot, targets, the channel's role.
+// roots first, then timestamp, snapshot, targets, the channel's role. A device
+// that is ahead gets none: it would have to refuse them.
 func (s *Service) Newer(ctx context.Context, channel string, h Held) ([]fleet.MetaRow, error) {
 	st, err := s.state(ctx)
 	if err != nil || len(st.Rows) == 0 {
 		return nil, err
+	}
+	if role, _, _ := ahead(st, channel, h); role != "" {
+		return nil, nil
 	}
 	out, err := NewerRoots(ctx, s.Store, Repo, h.Root)
 	if err != nil {

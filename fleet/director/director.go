@@ -41,6 +41,10 @@ type Store interface {
 	Resign(ctx context.Context, device string, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 	// ExportLockbox signs a wish under the next version and remembers the lockbox.
 	ExportLockbox(ctx context.Context, l fleet.Lockbox, a fleet.Audit, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) ([]fleet.MetaRow, error)
+	// Reconcile stores what change makes of a wish, signed, in one transaction;
+	// change sees the generation that a backup knew, and the device's memberships
+	// in rollouts that are under way.
+	Reconcile(ctx context.Context, device string, told fleet.Told, now time.Time, change func(w *fleet.Wish, known int64, ms []fleet.Member) (*fleet.Reconciliation, error), sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 	// CommitRollout stores one action of a rollout, see fleet.Commit.
 	CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 }
@@ -75,7 +79,11 @@ func (s *Service) sign(ctx context.Context, w *fleet.Wish, expires time.Time, no
 	custom := map[string]any{"custom": Custom{w.Device, w.Generation, now.Unix(), note}}
 	targets := metadata.Targets(expires)
 	targets.Signed.Version, targets.Signed.UnrecognizedFields = w.Version, custom
-	for _, it := range w.Items {
+	items := w.Items
+	if w.Withheld {
+		items = nil
+	}
+	for _, it := range items {
 		if err := s.add(ctx, targets.Signed.Targets, w, it); err != nil {
 			return nil, err
 		}

@@ -23,6 +23,9 @@ func (s *Service) Newer(ctx context.Context, device string, h Held) ([]fleet.Met
 	if err != nil || len(roots) == 0 {
 		return nil, err
 	}
+	if h.Root > int64(len(roots)) {
+		return nil, nil // its root is newer than ours: it would refuse what we sign
+	}
 	rows, err := s.fresh(ctx, device)
 	if err != nil {
 		return nil, err

@@ -55,6 +55,7 @@ type server struct {
 	broker    *broker.Broker
 	hub       *hub
 	told      chan struct{} // the outbox has something
+	alarms    alarms
 }
 
 // Run serves until ctx ends. Ready is called once both addresses are open.
@@ -131,7 +132,7 @@ func (s *server) open(ctx context.Context) error {
 	s.enrol = &enroll.Service{CA: s.keys.ca, Store: s.db, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
-	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
 	return nil
 }
 

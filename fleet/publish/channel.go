@@ -15,6 +15,10 @@ import (
 
 const catalogRepo = "catalog"
 
+// maxRoleJump bounds by how much a server that came back from a backup may have
+// the next version skip those that may be lost.
+const maxRoleJump = 10_000
+
 // channel is a channel's role as the server has it, verified up to the root that
 // the publisher trusts: nobody but the holders of keys wrote what is in it.
 type channel struct {
@@ -34,6 +38,7 @@ type metaFile struct {
 	Role    string `json:"role"`
 	Version int64  `json:"version"`
 	Bytes   []byte `json:"bytes"`
+	Floor   int64  `json:"floor"` // the next version is above it
 }
 
 // channel fetches a channel's role and verifies it. A server that was broken into
@@ -46,10 +51,10 @@ func (c *Client) channel(ctx context.Context, name string, t *Trust) (*channel, 
 	if err := c.get(ctx, "/v1/catalog/metadata", &list); err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{}
+	files, floors := map[string][]byte{}, map[string]int64{}
 	for _, f := range list.Items {
 		if f.Repo == catalogRepo {
-			files[f.Role] = f.Bytes
+			files[f.Role], floors[f.Role] = f.Bytes, f.Floor
 		}
 	}
 	root, err := t.newest(files[metadata.ROOT])
@@ -70,6 +75,10 @@ func (c *Client) channel(ctx context.Context, name string, t *Trust) (*channel, 
 	if err := targets.VerifyDelegate(name, md); err != nil {
 		return nil, untrusted("role %s: %v", name, err)
 	}
+	if floors[name]-md.Signed.Version > maxRoleJump {
+		return nil, untrusted("the server wants role %s above version %d, it is at %d", name, floors[name], md.Signed.Version)
+	}
+	md.Signed.Version = max(md.Signed.Version, floors[name]) // sign adds one
 	i := slices.IndexFunc(targets.Signed.Delegations.Roles, func(r metadata.DelegatedRole) bool { return r.Name == name })
 	return &channel{name: name, md: md, role: targets.Signed.Delegations.Roles[i], names: t.Names}, nil
 }

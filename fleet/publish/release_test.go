@@ -414,7 +414,7 @@ func TestPublishDistrusts(t *testing.T) {
 		}, "catalog.untrusted"},
 		"nothing": {func([]metaFile) []metaFile { return nil }, "metadata.malformed"},
 		"panicker": {func(l []metaFile) []metaFile {
-			return []metaFile{{"catalog", "root", 1, []byte(`{"signed":{"_type":"root","roles":{"root":null}}}`)}}
+			return []metaFile{{"catalog", "root", 1, []byte(`{"signed":{"_type":"root","roles":{"root":null}}}`), 0}}
 		}, "metadata.malformed"},
 	} {
 		p.bend = c.bend

@@ -63,12 +63,17 @@ func saveMember(ctx context.Context, tx *sql.Tx, m *fleet.Member) error {
 	return err
 }
 
+// openMembers are a device's memberships in running and paused rollouts.
+func openMembers(ctx context.Context, q querier, device string) ([]fleet.Member, error) {
+	return list(ctx, q, scanMember, `SELECT `+memberColumns+` FROM members WHERE device = ? AND rollout IN (SELECT id FROM rollouts WHERE status IN (?, ?)) ORDER BY rollout`,
+		device, fleet.RolloutRunning, fleet.RolloutPaused)
+}
+
 // SettleMembers changes a device's memberships in running and paused rollouts;
 // change returns the ones to be stored.
 func (db *DB) SettleMembers(ctx context.Context, device string, change func([]fleet.Member) []fleet.Member) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
-		ms, err := list(ctx, tx, scanMember, `SELECT `+memberColumns+` FROM members WHERE device = ? AND rollout IN (SELECT id FROM rollouts WHERE status IN (?, ?)) ORDER BY rollout`,
-			device, fleet.RolloutRunning, fleet.RolloutPaused)
+		ms, err := openMembers(ctx, tx, device)
 		if err != nil {
 			return fmt.Errorf("memberships of %s: %w", device, err)
 		}

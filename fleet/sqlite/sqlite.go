@@ -65,7 +65,12 @@ func migrate(ctx context.Context, db *sql.DB) error {
 }
 
 // Close ends all use.
-func (db *DB) Close() error { return errors.Join(db.r.Close(), db.w.Close()) }
+func (db *DB) Close() error {
+	if db.w == nil { // of OpenReader
+		return db.r.Close()
+	}
+	return errors.Join(db.r.Close(), db.w.Close())
+}
 
 // update runs change in one transaction of the writer.
 func (db *DB) update(ctx context.Context, change func(*sql.Tx) error) error {

@@ -16,8 +16,12 @@ func (db *DB) Wish(ctx context.Context, device string) (*fleet.Wish, error) {
 
 func getWish(ctx context.Context, q querier, device string) (*fleet.Wish, error) {
 	w := &fleet.Wish{Device: device}
+	var err error
+	if w.Withheld, err = withheld(ctx, q, device); err != nil {
+		return nil, err
+	}
 	var changed int64
-	err := q.QueryRowContext(ctx, `SELECT generation, version, changed FROM wishes WHERE device = ?`, device).Scan(&w.Generation, &w.Version, &changed)
+	err = q.QueryRowContext(ctx, `SELECT generation, version, changed FROM wishes WHERE device = ?`, device).Scan(&w.Generation, &w.Version, &changed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return w, nil
 	}

@@ -32,7 +32,10 @@ func (drain) InsertEvents(context.Context, []fleet.Event) error                 
 func (drain) Acked(context.Context, string, uint64) ([]wire.Ack, error)             { return nil, nil }
 func (drain) AddAudit(context.Context, fleet.Audit) error                           { return nil }
 func (drain) Lockboxes(context.Context, string) ([]fleet.Lockbox, error)            { return nil, nil }
-func (drain) SetAcked(context.Context, string, wire.Ack) error                      { return nil }
+func (drain) CountRestored(context.Context, string, wire.Kind, *wire.Batch) error {
+	return nil
+}
+func (drain) SetAcked(context.Context, string, wire.Ack) error { return nil }
 
 // FuzzRecords gives every kind of record arbitrary payloads.
 func FuzzRecords(f *testing.F) {

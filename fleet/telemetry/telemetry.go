@@ -37,6 +37,8 @@ type Store interface {
 	InsertReports(ctx context.Context, rs []fleet.Report) error
 	InsertSamples(ctx context.Context, ss []fleet.Sample) error
 	InsertEvents(ctx context.Context, es []fleet.Event) error
+	// CountRestored counts a batch against what a restore has left open.
+	CountRestored(ctx context.Context, device string, k wire.Kind, b *wire.Batch) error
 	// SetAcked remembers the newest committed sequence; Acked tells it per kind.
 	SetAcked(ctx context.Context, device string, a wire.Ack) error
 	Acked(ctx context.Context, device string, epoch uint64) ([]wire.Ack, error)
@@ -56,6 +58,9 @@ type Ingest struct {
 	Store Store
 	// Newer tells whether there is metadata newer than held for the device.
 	Newer func(ctx context.Context, device string, held wire.Held) (bool, error)
+	// Told may change a device's wish by what its hello tells, before the hello is
+	// answered; nil: nothing does.
+	Told func(ctx context.Context, device string, h *wire.Hello) error
 	// Wake makes the rollouts look at what changed.
 	Wake func()
 	// Heartbeat is the pause between two hellos.
@@ -88,6 +93,11 @@ func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire
 	})
 	if err != nil {
 		return nil, fmt.Errorf("hello of %s: %w", device, err)
+	}
+	if i.Told != nil {
+		if err := i.Told(ctx, device, h); err != nil {
+			return nil, fmt.Errorf("hello of %s: %w", device, err)
+		}
 	}
 	wish, err := i.Store.Wish(ctx, device)
 	if err != nil {
@@ -190,6 +200,9 @@ func (i *Ingest) Records(ctx context.Context, device string, k wire.Kind, b *wir
 	}
 	last := b.Records[len(b.Records)-1]
 	ack := wire.Ack{Kind: k, Epoch: last.Epoch, Sequence: last.Sequence}
+	if err := i.Store.CountRestored(ctx, device, k, b); err != nil {
+		return wire.Ack{}, fmt.Errorf("%s of %s: %w", k, device, err)
+	}
 	return ack, i.Store.SetAcked(ctx, device, ack)
 }
 

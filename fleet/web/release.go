@@ -69,6 +69,8 @@ type MetadataView struct {
 	Role    string `json:"role"`
 	Version int64  `json:"version"`
 	Bytes   []byte `json:"bytes"`
+	// Floor is what the next version is above, after a restore; 0: nothing.
+	Floor int64 `json:"floor,omitempty"`
 }
 
 func (a *api) catalogMetadata(ctx context.Context, _ *struct{}) (*page[MetadataView], error) {
@@ -78,7 +80,7 @@ func (a *api) catalogMetadata(ctx context.Context, _ *struct{}) (*page[MetadataV
 	}
 	items := make([]MetadataView, len(rows))
 	for i, r := range rows {
-		items[i] = MetadataView{r.Repo, r.Role, r.Version, r.Bytes}
+		items[i] = MetadataView{r.Repo, r.Role, r.Version, r.Bytes, r.Floor}
 	}
 	return paged(items, 0, nil), nil
 }

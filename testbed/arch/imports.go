@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},
 	"fleet/backup":           {"fleet"},
-	"fleet/modelsig":         {"fleet"},
+	"fleet/modelsig":         {"fleet", "shared/bundle"},
 	"fleet/publish":          {"fleet", "fleet/modelsig", "shared/bundle", "shared/tflite", "shared/sketch"},
 	"fleet/catalog":          {"fleet", "shared/bundle", "shared/trust"},
 	"fleet/director":         {"fleet", "shared/bundle"},

@@ -1,4 +1,5 @@
-// Command dunlin-fleet is the server: `init` makes one, `serve` runs it.
+// Command dunlin-fleet is the server: `init` makes one, `serve` runs it, `backup`
+// and `restore` bring it back after a loss.
 package main
 
 import (
@@ -34,7 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	root.AddCommand(initCmd(), serveCmd(stderr))
+	root.AddCommand(initCmd(), serveCmd(stderr), backupCmd(), restoreCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "flag", err.Error()) })
 	if err := root.ExecuteContext(ctx); err != nil {
 		printError(stderr, err)
