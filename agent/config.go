@@ -31,6 +31,9 @@ type Config struct {
 	// connects again.
 	ReconnectMin time.Duration `yaml:"reconnect_min"`
 	ReconnectMax time.Duration `yaml:"reconnect_max"`
+	// USB is the folder where sticks are mounted, itself or below; empty: sticks are
+	// taken in by 'dunlin-agent import' only.
+	USB string `yaml:"usb"`
 	// Log is the least level that is logged: debug, info, warn, error.
 	Log string `yaml:"log"`
 	// Class overrides the hardware class that the device tells.
@@ -45,7 +48,7 @@ func Defaults() Config {
 	return Config{
 		State: "/var/lib/dunlin", Run: "/run/dunlin", Worker: "/usr/lib/dunlin/dunlin-infer",
 		Listen: "127.0.0.1:8000", Threads: 1, QueueMB: 64,
-		ReconnectMin: time.Second, ReconnectMax: 300 * time.Second, Log: "info",
+		ReconnectMin: time.Second, ReconnectMax: 300 * time.Second, USB: "/media/dunlin", Log: "info",
 	}
 }
 
@@ -85,6 +88,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("configuration: state %q: an absolute path is wanted", c.State)
 	case !filepath.IsAbs(c.Run):
 		return fmt.Errorf("configuration: run %q: an absolute path is wanted", c.Run)
+	case c.USB != "" && !filepath.IsAbs(c.USB):
+		return fmt.Errorf("configuration: usb %q: an absolute path is wanted", c.USB)
 	case c.Threads < 1 || c.Threads > 64:
 		return fmt.Errorf("configuration: threads %d: 1 to 64 wanted", c.Threads)
 	case c.QueueMB < 1 || c.QueueMB > 4096:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -80,6 +81,8 @@ type device interface {
 	Status() Status
 	// Rollback returns a model to its previous slot by hand.
 	Rollback(ctx context.Context, model string) error
+	// Import takes in a stick, see Agent.Import.
+	Import(ctx context.Context, path string, wait time.Duration) (*Import, error)
 }
 
 // localHandler serves the agent's own socket. Who may open the socket may do
@@ -93,17 +96,32 @@ func localHandler(d device, c Config) http.Handler {
 	})
 	mux.HandleFunc("POST /v1/models/{model}/rollback", func(w http.ResponseWriter, r *http.Request) {
 		err := d.Rollback(r.Context(), r.PathValue("model"))
-		var coded *codedError
-		switch {
-		case errors.As(err, &coded):
-			reply(w, http.StatusConflict, problem{coded.code, coded.Error(), coded.next})
-		case err != nil:
-			reply(w, http.StatusInternalServerError, problem{"internal.error", err.Error(), "look into the agent's log"})
-		default:
-			reply(w, http.StatusOK, d.Status())
+		answer(w, err, func() any { return d.Status() })
+	})
+	mux.HandleFunc("POST /v1/import", func(w http.ResponseWriter, r *http.Request) {
+		wait, err := time.ParseDuration(r.URL.Query().Get("wait"))
+		path := r.URL.Query().Get("path")
+		if err != nil || !filepath.IsAbs(path) {
+			reply(w, http.StatusBadRequest, problem{"import.request", "an absolute path and a duration to wait are wanted", "use 'dunlin-agent import PATH'"})
+			return
 		}
+		in, err := d.Import(r.Context(), path, wait)
+		answer(w, err, func() any { return in })
 	})
 	return mux
+}
+
+// answer replies with a coded error, or with what good returns.
+func answer(w http.ResponseWriter, err error, good func() any) {
+	var coded *codedError
+	switch {
+	case errors.As(err, &coded):
+		reply(w, http.StatusConflict, problem{coded.code, coded.Error(), coded.next})
+	case err != nil:
+		reply(w, http.StatusInternalServerError, problem{"internal.error", err.Error(), "look into the agent's log"})
+	default:
+		reply(w, http.StatusOK, good())
+	}
 }
 
 // codedError is an error with a code and a next step for people.

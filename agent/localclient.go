@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"time"
 )
 
 // Local talks to the agent that runs on this device.
@@ -54,6 +56,10 @@ func do(ctx context.Context, c *http.Client, method, path string, in []byte) (in
 }
 
 func (l *Local) status(ctx context.Context, method, path string) (*Status, error) {
+	return local[Status](ctx, l, method, path)
+}
+
+func local[T any](ctx context.Context, l *Local, method, path string) (*T, error) {
 	code, b, err := do(ctx, l.agent, method, path, nil)
 	if err != nil {
 		return nil, err
@@ -65,11 +71,16 @@ func (l *Local) status(ctx context.Context, method, path string) (*Status, error
 		}
 		return nil, &LocalError{p.Code, p.Detail, p.Next}
 	}
-	var s Status
-	if err := json.Unmarshal(b, &s); err != nil {
+	out := new(T)
+	if err := json.Unmarshal(b, out); err != nil {
 		return nil, fmt.Errorf("read the agent's answer: %w", err)
 	}
-	return &s, nil
+	return out, nil
+}
+
+// Import has the running agent take in a stick.
+func (l *Local) Import(ctx context.Context, path string, wait time.Duration) (*Import, error) {
+	return local[Import](ctx, l, http.MethodPost, "/v1/import?"+url.Values{"path": {path}, "wait": {wait.String()}}.Encode())
 }
 
 // Status asks for the device's status.

@@ -95,27 +95,37 @@ func (r *reporter) samples(all bool) {
 	}
 }
 
-// report signs what the device runs now and queues it.
-func (r *reporter) report() {
+// report signs what the device runs now, queues it and returns the record, nil
+// when there is none.
+func (r *reporter) report() *wire.Record {
 	all, err := r.a.update.Status()
 	if err != nil {
 		r.a.log.Error("status is not readable", "err", err)
-		return
+		return nil
 	}
 	r.mu.Lock()
 	r.counter++
 	rep := &wire.Report{Device: r.a.id.Device, Counter: r.counter, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: r.posture()}
 	r.mu.Unlock()
+	if note := r.a.note(); note != nil && (len(rep.Nonce) == 0 || !r.a.link.Connected()) {
+		rep.Nonce = note.Nonce
+	}
 	// The epoch is signed and must be the record's: another may be drawn at any time.
-	_, err = r.a.queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
-		rep.Epoch = epoch
+	rec := &wire.Record{}
+	rec.Sequence, err = r.a.queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
+		rep.Epoch, rec.Epoch = epoch, epoch
 		env, err := wire.Sign(r.a.id.Key, wire.ReportType, rep)
 		if err != nil {
 			return nil, err
 		}
-		return wire.Encode(env)
+		rec.Payload, err = wire.Encode(env)
+		return rec.Payload, err
 	})
 	r.appended(err)
+	if err != nil {
+		return nil
+	}
+	return rec
 }
 
 func (r *reporter) clock() wire.Clock {

@@ -22,6 +22,7 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/slots"
 	"github.com/dunlin-edge/dunlin/agent/state"
 	"github.com/dunlin-edge/dunlin/agent/update"
+	"github.com/dunlin-edge/dunlin/agent/usb"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 	"github.com/dunlin-edge/dunlin/shared/trust"
 	"github.com/dunlin-edge/dunlin/shared/wire"
@@ -44,6 +45,8 @@ type Agent struct {
 	link   *link.Link
 	log    *slog.Logger
 	report *reporter
+	route  *route
+	who    usb.Who
 	damage []string
 }
 
@@ -74,6 +77,9 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 		g.Go(func() error { return serveHTTP(ctx, l, front) })
 	}
 	g.Go(func() error { return a.notify(ctx) })
+	if c.USB != "" {
+		g.Go(func() error { usb.Watch(ctx, c.USB, a.who, a.found); return nil })
+	}
 	log.Info("running", "device", a.id.Device, "agent", Version, "listen", c.Listen)
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -86,7 +92,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 // open builds the device from what its disk holds.
 func open(c Config, log *slog.Logger) (*Agent, error) {
 	fsys := durable.OS{}
-	a := &Agent{c: c, log: log}
+	a := &Agent{c: c, log: log, route: newRoute()}
 	var err error
 	if a.id, err = identity.Load(fsys, filepath.Join(c.State, "identity")); err != nil {
 		if errors.Is(err, identity.ErrNotEnrolled) {
@@ -117,6 +123,9 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 		return nil, err
 	}
 	if a.trust, err = trust.Open(trust.Config{FS: fsys, Dir: filepath.Join(c.State, "trust"), Blobs: filepath.Join(c.State, "blobs"), Device: a.id.Device, Channel: a.id.Channel, Now: now, NowUnder: a.clock.Under}); err != nil {
+		return nil, err
+	}
+	if a.who, err = a.whoami(fsys); err != nil {
 		return nil, err
 	}
 	if err := a.openInference(fsys, now); err != nil {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/agent/infer"
-	"github.com/dunlin-edge/dunlin/agent/link"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/agent/queue"
 	"github.com/dunlin-edge/dunlin/agent/update"
@@ -15,22 +13,11 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
-// repository gives the update its trust over the link.
+// repository gives the update its trust over the link and over sticks, see
+// route.
 type repository struct{ a *Agent }
 
-func (r repository) Refresh(ctx context.Context) (trust.Wish, error) {
-	w, err := r.a.trust.Refresh(ctx, link.Source{Link: r.a.link})
-	if err == nil {
-		err = r.a.clock.Raise(identity.Evidence(r.a.trust.Evidence()))
-	}
-	return w, err
-}
-
 func (r repository) Wish() trust.Wish { return r.a.trust.Wish() }
-
-func (r repository) Download(ctx context.Context, digest string, length int64) (string, error) {
-	return r.a.trust.Download(ctx, link.Source{Link: r.a.link}, digest, length)
-}
 
 func (r repository) Have(digest string) (string, bool) { return r.a.trust.Have(digest) }
 

@@ -239,6 +239,32 @@ func (q *Queue) Next(max int, maxBytes int) ([]wire.Record, error) {
 	return nil, nil
 }
 
+// Waiting returns what is not acknowledged, oldest first, as far as it fits into
+// maxBytes of payload, in batches that a link would send.
+func (q *Queue) Waiting(maxBytes int) ([]wire.Batch, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var out []wire.Batch
+	at := q.acked
+	for _, s := range q.segments {
+		for s.after(at) > 0 {
+			records, err := s.read(q.c.FS, at, wire.MaxBatch, maxBytes)
+			if err != nil {
+				return nil, fmt.Errorf("read queue %s: %w", q.c.Kind, err)
+			}
+			for _, r := range records {
+				maxBytes -= len(r.Payload)
+			}
+			if maxBytes < 0 {
+				return out, nil // one record alone may be too long
+			}
+			out = append(out, wire.Batch{Records: records})
+			at = mark{s.epoch, records[len(records)-1].Sequence}
+		}
+	}
+	return out, nil
+}
+
 // Ack forgets every record of the epoch up to sequence. Segments that are wholly
 // acknowledged are deleted; the mark itself is kept in memory, so after a restart
 // a few records may be sent again, which the server knows.
