@@ -26,7 +26,7 @@ const (
 	maxSnapshot  = 2_000_000
 	maxTargets   = 5_000_000
 	maxRotations = 256 // of roots in one refresh
-	maxRoleName  = 60  // bytes; escaped, a file's name still
+	maxRoleName  = 200 // bytes, escaped
 )
 
 func limit(role string) int64 {
@@ -48,7 +48,7 @@ func roleName(role string) string { return url.PathEscape(role) + ".json" }
 
 // nameable refuses delegated roles whose file would be another role's.
 func nameable(role string) error {
-	if slices.Contains([]string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT}, role) || strings.HasSuffix(role, "."+metadata.ROOT) || role == "" || len(role) > maxRoleName {
+	if slices.Contains([]string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT}, role) || strings.HasSuffix(role, "."+metadata.ROOT) || role == "" || len(roleName(role)) > maxRoleName {
 		return refuse(CodeMalformed, "no delegated role may be called %.80q", role)
 	}
 	return nil
@@ -133,7 +133,13 @@ func (r *repo) root(b []byte) error {
 		return err
 	}
 	old := roleKeys(r.tm.Root)
-	err := guarded(func() error { _, err := r.tm.UpdateRoot(b); return err })
+	err := guarded(func() error {
+		root, err := r.tm.UpdateRoot(b)
+		if err == nil {
+			err = supported(root.Signed.SpecVersion)
+		}
+		return err
+	})
 	if err != nil {
 		return classify(err, metadata.ROOT)
 	}
@@ -155,6 +161,15 @@ func roleKeys(root *metadata.Metadata[metadata.RootType]) map[string][]string {
 		}
 	}
 	return out
+}
+
+// supported wants the major version of the specification that this is written for:
+// the next one may mean something else by the same fields.
+func supported(spec string) error {
+	if !strings.HasPrefix(spec, "1.") {
+		return refuse(CodeMalformed, "the metadata is of version %.20q of the specification, 1 is understood", spec)
+	}
+	return nil
 }
 
 func check(b []byte, limit int64) error {
@@ -231,7 +246,13 @@ func (r *repo) timestamp(bring bringer) error {
 		if err := check(b, maxTimestamp); err != nil {
 			return err
 		}
-		err := guarded(func() error { _, err := r.tm.UpdateTimestamp(b); return err })
+		err := guarded(func() error {
+			ts, err := r.tm.UpdateTimestamp(b)
+			if err == nil {
+				err = supported(ts.Signed.SpecVersion)
+			}
+			return err
+		})
 		switch {
 		case errors.Is(err, &metadata.ErrEqualVersionNumber{}):
 		case err != nil:
@@ -269,7 +290,14 @@ func (r *repo) snapshot(bring bringer) error {
 		if b == nil {
 			return classify(unusable, metadata.SNAPSHOT)
 		}
-		if err := guarded(func() error { _, err := r.tm.UpdateSnapshot(b, false); return err }); err != nil {
+		err = guarded(func() error {
+			sn, err := r.tm.UpdateSnapshot(b, false)
+			if err == nil {
+				err = supported(sn.Signed.SpecVersion)
+			}
+			return err
+		})
+		if err != nil {
 			return classify(err, metadata.SNAPSHOT)
 		}
 		r.fresh[roleName(metadata.SNAPSHOT)] = b
@@ -319,7 +347,12 @@ func (r *repo) role(name, delegator string, bring bringer) error {
 	}
 	var md *metadata.Metadata[metadata.TargetsType]
 	update := func(b []byte) error {
-		return guarded(func() (err error) { md, err = r.tm.UpdateDelegatedTargets(b, name, delegator); return err })
+		return guarded(func() (err error) {
+			if md, err = r.tm.UpdateDelegatedTargets(b, name, delegator); err == nil {
+				err = supported(md.Signed.SpecVersion)
+			}
+			return err
+		})
 	}
 	unusable := refuse(CodeMixAndMatch, "the role %s that the snapshot names is missing", name)
 	if old, have := r.stored(name); have {

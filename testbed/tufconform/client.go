@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -146,11 +145,14 @@ func (c *client) target(ctx context.Context, name string, t *metadata.TargetFile
 	if t.Length > maxTarget || len(t.Hashes) == 0 {
 		return fmt.Errorf("%d bytes with %d hashes", t.Length, len(t.Hashes))
 	}
-	from := name
-	if c.repo.ConsistentSnapshot() {
-		from = path.Join(path.Dir(name), hash(t)+"."+path.Base(name))
+	from := strings.Split(name, "/")
+	for i, part := range from {
+		from[i] = url.PathEscape(part)
 	}
-	b, err := get(ctx, c.targetURL, from, t.Length)
+	if last := len(from) - 1; c.repo.ConsistentSnapshot() {
+		from[last] = hash(t) + "." + from[last]
+	}
+	b, err := get(ctx, c.targetURL, strings.Join(from, "/"), t.Length)
 	if err == nil {
 		err = t.VerifyLengthHashes(b)
 	}
