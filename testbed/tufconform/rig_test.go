@@ -135,3 +135,13 @@ func versions(root, timestamp, snapshot, targets int) map[string]int {
 	}
 	return out
 }
+
+// spoil changes a file that the client keeps.
+func (r *rig) spoil(name string, damage func([]byte) []byte) {
+	r.t.Helper()
+	c := client{dir: r.dir}
+	p := filepath.Join(c.store(), name+".json")
+	b, err := os.ReadFile(p)
+	must(r.t, err)
+	must(r.t, os.WriteFile(p, damage(b), 0o600))
+}
