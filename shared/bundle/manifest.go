@@ -19,6 +19,7 @@ const (
 	MediaTypeCode     = "application/vnd.cncf.model.code.v1.raw"
 	MediaTypeDataset  = "application/vnd.cncf.model.dataset.v1.raw"
 	MediaTypeContract = "application/vnd.dunlin.contract.v1+json"
+	MediaTypeSigstore = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 	// AnnotationPath carries a layer's path inside the bundle.
 	AnnotationPath = "org.cncf.model.filepath"

@@ -102,6 +102,8 @@ func mediaType(p string) string {
 		return MediaTypeWeightCf
 	case ".so", ".dylib", ".dll":
 		return MediaTypeCode
+	case ".sig":
+		return MediaTypeSigstore
 	default:
 		return MediaTypeWeight
 	}
