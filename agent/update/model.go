@@ -29,7 +29,10 @@ type model struct {
 }
 
 func newModel(e *Engine, name string) *model {
-	return &model{e: e, name: name, log: e.log.With("model", name), wake: make(chan struct{}, 1)}
+	return &model{
+		e: e, name: name, log: e.log.With("model", name), wake: make(chan struct{}, 1),
+		dark: &Refusal{"serve.starting", "the agent has just started"},
+	}
 }
 
 func (m *model) poke() {
@@ -144,7 +147,7 @@ func (m *model) serveActive(ctx context.Context) error {
 		return m.lit(err)
 	}
 	m.log.Error("active slot does not serve", "err", err)
-	if m.trouble() == nil { // it is told once
+	if r := m.trouble(); r == nil || r.Code != "serve.start" { // it is told once
 		e := Event{Type: "serve.failed", Model: m.name, Code: "serve.start", Detail: err.Error()}
 		if c != nil {
 			e.Path = c.Path
