@@ -109,7 +109,7 @@ func write(path string, from io.Reader) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // gone already after the rename
-	f.Chmod(0o644) // another user reads it; a stick may know no modes
+	f.Chmod(0o644)            // another user reads it; a stick may know no modes
 	if _, err := io.Copy(f, from); err != nil {
 		return errors.Join(err, f.Close())
 	}
