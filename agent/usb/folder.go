@@ -17,7 +17,10 @@ import (
 // relative to it. No step of a path may be a link, and none may leave the folder
 // or its file system; only regular files and directories are opened. The folder
 // itself is opened anew for every call.
-type folder struct{ path string }
+type folder struct {
+	path     string
+	stepwise bool // as on a kernel without openat2
+}
 
 var _ durable.FS = folder{}
 
@@ -39,7 +42,10 @@ func (f folder) open(path string, flags int, perm fs.FileMode) (*os.File, error)
 	if flags&unix.O_CREAT != 0 {
 		how.Mode = uint64(perm.Perm())
 	}
-	fd, err := unix.Openat2(root, path, how)
+	fd, err := -1, error(unix.ENOSYS)
+	if !f.stepwise {
+		fd, err = unix.Openat2(root, path, how)
+	}
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) && flags&unix.O_CREAT == 0 {
 		fd, err = walk(root, path, flags, uint32(perm.Perm()))
 	}

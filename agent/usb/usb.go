@@ -75,9 +75,12 @@ type Stick struct {
 var _ trust.Source = (*Stick)(nil)
 
 // Open looks at the lockbox in a folder.
-func Open(path string, who Who) (*Stick, error) { return open(folder{path}, wire.LockboxDir, who) }
+func Open(path string, who Who) (*Stick, error) {
+	return OpenIn(folder{path: path}, wire.LockboxDir, who)
+}
 
-func open(fsys durable.FS, root string, who Who) (*Stick, error) {
+// OpenIn looks at the lockbox that is the folder root of a file system.
+func OpenIn(fsys durable.FS, root string, who Who) (*Stick, error) {
 	s := &Stick{fsys: fsys, root: root, who: who, bad: map[[32]byte]bool{}}
 	b, err := durable.ReadFile(fsys, s.path(wire.LockboxMark), 256)
 	if err != nil {

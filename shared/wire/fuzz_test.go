@@ -2,6 +2,9 @@ package wire_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"maps"
 	"slices"
@@ -93,4 +96,46 @@ func FuzzParseTopic(f *testing.F) {
 			t.Fatalf("%q is read as %q", s, again)
 		}
 	})
+}
+
+// FuzzReceipt reads bytes as a receipt and as a stick's metadata: no panic, and no
+// signature of nobody is believed.
+func FuzzReceipt(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	env, err := wire.Sign(key, wire.ReceiptType, receipt)
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole, err := wire.Encode(env)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)/2])
+	f.Add([]byte{0xa1, 1, 0x80})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := wire.OpenReceipt(b, &other.PublicKey); err == nil {
+			t.Fatal("a receipt of another key is believed")
+		}
+		if _, err := wire.OpenReceipt(b, &key.PublicKey); err == nil && !bytes.Equal(b, whole) {
+			if r, err := wire.PeekReceipt(b); err != nil || r.Device != receipt.Device {
+				t.Fatalf("a changed receipt is believed: %+v, %v", r, err)
+			}
+		}
+		if s, err := wire.DecodeMetaSet(b); err == nil && s.Check() != nil {
+			t.Fatal("metadata in pieces is taken")
+		}
+	})
+}
+
+var receipt = &wire.Receipt{
+	Device: "meter-1", Lockbox: "lbx_1", Hello: *messages["hello"].(*wire.Hello), Report: &wire.Record{Epoch: 7, Sequence: 9, Payload: []byte{1}},
+	Queued: []wire.ReceiptBatch{{Kind: wire.KindSample, Batch: *messages["batch"].(*wire.Batch)}},
 }

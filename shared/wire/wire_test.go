@@ -55,6 +55,12 @@ var messages = map[string]any{
 		Input: &sketch.Moments{N: 5, Mean: 0.5, M2: 0.25, Min: -1, Max: 1}, NaN: 4,
 		Host: map[string]float64{"load1": 0.5}, Path: "production/digits/1.1.0",
 	},
+	"receipt": &wire.Receipt{
+		Device: "meter-1", Lockbox: "lbx_1", Hello: wire.Hello{Protocols: []int{1}, Agent: "1.2.3", Epoch: 7, Channel: "production", Held: held, Clock: clock},
+		Report: &wire.Record{Epoch: 7, Sequence: 9, Payload: []byte{1}},
+		Queued: []wire.ReceiptBatch{{Kind: wire.KindSample, Batch: wire.Batch{Records: []wire.Record{{Epoch: 7, Sequence: 1, Payload: []byte{1}}}}}},
+	},
+	"metadata-set": &wire.MetaSet{Files: []wire.MetaFile{{Repo: wire.RepoDirector, Role: "root", Version: 1, Total: 2, Bytes: []byte("{}")}}},
 	"enrol-token": &wire.EnrolToken{
 		Server: "https://fleet.example:8443", ID: "tok_1", Secret: bytes.Repeat([]byte{1}, 32), CA: bytes.Repeat([]byte{2}, 32),
 		CatalogRoot: bytes.Repeat([]byte{3}, 32), DirectorRoot: bytes.Repeat([]byte{4}, 32), Channel: "production",
