@@ -24,6 +24,8 @@ type Device struct {
 	Queues *queue.Set
 	Trust  *trust.Client
 	Link   *link.Link
+	// Models says what the device runs; nil: nothing.
+	Models func() []wire.ModelState
 
 	t    testing.TB
 	dir  string
@@ -94,8 +96,16 @@ func (d *Device) Hello() *wire.Hello {
 	return &wire.Hello{
 		Protocols: []int{wire.Protocol}, Agent: "lab", Epoch: d.Queues.Epoch(), Channel: d.ID.Channel, Held: *link.Held(d.Trust.Held()), Generation: d.Trust.Wish().Generation,
 		Facts: map[string]string{"arch": "arm64", "class": "lab-" + d.ID.Device}, Clock: wire.Clock{Unix: time.Now().Unix(), Source: identity.Synchronised},
+		Models: d.models(),
 		Queues: []wire.QueueState{d.Queues.Report.State(), d.Queues.Sample.State(), d.Queues.Event.State()},
 	}
+}
+
+func (d *Device) models() []wire.ModelState {
+	if d.Models == nil {
+		return nil
+	}
+	return d.Models()
 }
 
 // Welcomed implements link.Device.
@@ -140,7 +150,7 @@ func (d *Device) Report() {
 	d.t.Helper()
 	d.mu.Lock()
 	d.counter++
-	rep := &wire.Report{Device: d.ID.Device, Counter: d.counter, Nonce: d.nonce, Clock: wire.Clock{Unix: time.Now().Unix(), Source: identity.Synchronised}}
+	rep := &wire.Report{Device: d.ID.Device, Counter: d.counter, Generation: d.Trust.Wish().Generation, Nonce: d.nonce, Models: d.models(), Clock: wire.Clock{Unix: time.Now().Unix(), Source: identity.Synchronised}}
 	d.mu.Unlock()
 	_, err := d.Queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
 		rep.Epoch = epoch

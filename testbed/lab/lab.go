@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
@@ -47,18 +49,60 @@ type Server struct {
 	Log *Log
 
 	t        testing.TB
+	token    string // of the admin
+	stop     func()
 	blobs    *blob.Dir
 	client   *publish.Client
 	pub      *catalogtest.Publishers
 	counters map[string]int64 // by model
 }
 
-// Start runs a server until the test ends.
+// Start makes a server and runs it until the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{Dir: filepath.Join(t.TempDir(), "fleet"), Log: &Log{}, t: t, counters: map[string]int64{}}
-	token, err := fleetd.Init(t.Context(), s.Dir, name, time.Now())
+	s := &Server{Dir: filepath.Join(t.TempDir(), "fleet"), t: t, counters: map[string]int64{}}
+	var err error
+	s.token, err = fleetd.Init(t.Context(), s.Dir, name, time.Now())
 	s.must(err)
+	s.serve()
+	s.install()
+	return s
+}
+
+// Again runs what a restore has made of s in another directory, until the test
+// ends.
+func (s *Server) Again(dir string) *Server {
+	s.t.Helper()
+	n := &Server{Dir: dir, t: s.t, token: s.token, pub: s.pub, counters: s.counters}
+	n.serve()
+	// Publishers go on from what this server has.
+	var list struct {
+		Items []struct {
+			Role           string `json:"role"`
+			Version, Floor int64
+			Bytes          []byte `json:"bytes"`
+		} `json:"items"`
+	}
+	n.Do(http.MethodGet, "/v1/catalog/metadata", nil, &list)
+	for _, x := range list.Items {
+		if x.Role == Channel {
+			md, err := metadata.Targets().FromBytes(x.Bytes)
+			n.must(err)
+			md.Signed.Version = max(x.Version, x.Floor)
+			n.pub.Published(Channel, md)
+		}
+	}
+	return n
+}
+
+// Stop ends the server.
+func (s *Server) Stop() { s.stop() }
+
+// serve runs the server of s.Dir.
+func (s *Server) serve() {
+	t := s.t
+	t.Helper()
+	s.Log = &Log{}
 	c, err := fleetd.LoadConfig(s.Dir)
 	s.must(err)
 	c.API, c.MQTT = "127.0.0.1:0", "127.0.0.1:0"
@@ -67,12 +111,13 @@ func Start(t testing.TB) *Server {
 	go func() {
 		done <- fleetd.Run(ctx, c, slog.New(slog.NewJSONHandler(s.Log, nil)), func(a fleetd.Addresses) error { ready <- a; return nil })
 	}()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-done; err != nil {
 			t.Errorf("the server ended: %v", err)
 		}
 	})
+	t.Cleanup(s.stop)
 	var at fleetd.Addresses
 	select {
 	case at = <-ready:
@@ -88,10 +133,8 @@ func Start(t testing.TB) *Server {
 	s.must(err)
 	_, port, err := net.SplitHostPort(at.API)
 	s.must(err)
-	s.client, err = publish.NewClient(publish.ClientConfig{Server: "https://" + net.JoinHostPort(name, port), Token: token, CA: filepath.Join(s.Dir, "ca.pem")})
+	s.client, err = publish.NewClient(publish.ClientConfig{Server: "https://" + net.JoinHostPort(name, port), Token: s.token, CA: filepath.Join(s.Dir, "ca.pem")})
 	s.must(err)
-	s.install()
-	return s
 }
 
 func (s *Server) must(err error) {
@@ -152,10 +195,20 @@ func (s *Server) Publish(bundles ...*catalogtest.Bundle) {
 // Assign wishes a bundle of every device of a selector.
 func (s *Server) Assign(b *catalogtest.Bundle, selector string) {
 	s.t.Helper()
+	s.AssignRollout(b, selector)
+}
+
+// AssignRollout is Assign and returns the rollout's id.
+func (s *Server) AssignRollout(b *catalogtest.Bundle, selector string) string {
+	s.t.Helper()
 	none := 0
+	var out struct {
+		ID string `json:"id"`
+	}
 	s.Do(http.MethodPost, "/v1/rollouts", fleet.Spec{
-		Model: b.Contract.Model, Version: b.Contract.Version, Channel: Channel, Selector: selector, Stages: []fleet.StageSpec{{Percent: 100}}, Control: &none,
-	}, nil)
+		Model: b.Contract.Model, Version: b.Contract.Version, Channel: Channel, Selector: selector, Stages: []fleet.StageSpec{{Percent: 100}}, Control: &none, Bake: fleet.Duration(time.Millisecond),
+	}, &out)
+	return out.ID
 }
 
 // Token makes an enrolment token for one device.
