@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 
-.PHONY: help setup runtime build release models demo test check bench arm64 fuzz clean
+.PHONY: help setup runtime readers build release models demo test check bench arm64 fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ build/.setup: scripts/setup
 
 runtime: setup ## get the official LiteRT library into build/runtime
 	@cross/runtime/get
+
+readers: setup ## get the independent TUF clients of testbed/readers into build/readers
+	@testbed/readers/get
 
 build: setup ## build the four programs into build/bin
 	@scripts/build build/bin
@@ -28,7 +31,7 @@ models: setup ## train the test models again
 demo: ## show the main job with real processes; EXIT=1 leaves at the end
 	@scripts/demo $(if $(EXIT),-exit)
 
-test: setup runtime build ## run every test
+test: setup runtime readers build ## run every test
 	@scripts/test
 	@scripts/arm64
 
