@@ -15,6 +15,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/modelsig"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -26,6 +27,8 @@ type ReleaseConfig struct {
 	Trust   *Trust
 	Floor   int64 // the model's new floor in the channel; 0: as it is
 	Force   bool  // publish although the file is not what the contract says
+
+	Signature *modelsig.Policy // whose model.sig the bundle must carry; nil: nobody's
 }
 
 // Published is what was published.
@@ -48,6 +51,11 @@ func (c *Client) Publish(ctx context.Context, conf ReleaseConfig, now time.Time)
 	b, err := openWhole(conf.Dir, conf.Force)
 	if err != nil {
 		return nil, err
+	}
+	if conf.Signature != nil {
+		if _, err := modelsig.VerifyBundle(b, conf.Signature, now); err != nil {
+			return nil, err
+		}
 	}
 	ch, err := c.channel(ctx, conf.Channel, conf.Trust)
 	if err != nil {

@@ -24,9 +24,12 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/modelsig"
+	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/fleet/web"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/tflite/tflitetest"
 )
 
 type (
@@ -225,11 +228,29 @@ func (p *publisher) publish(c ReleaseConfig) (*Published, error) {
 // packed writes a bundle of a version, with labels of its own.
 func packed(t *testing.T, version, labels string) string {
 	t.Helper()
-	plan, err := pack(t, map[string]string{SpecName: string(bytes.Replace([]byte(spec), []byte("1.0.0"), []byte(version), 1)), "labels.txt": labels})
+	return packedBy(t, nil, version, labels)
+}
+
+// packedBy signs the bundle too, if there is a signer.
+func packedBy(t *testing.T, s *modelsig.Signer, version, labels string) string {
+	t.Helper()
+	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "out")
+	for name, b := range map[string][]byte{
+		pack.SpecName:  []byte("model: gate\nversion: " + version + "\nfile: model.tflite\nlabels: labels.txt\ngolden: none\ninput: tensor\noutput: classes softmax\n"),
+		"labels.txt":   []byte(labels),
+		"model.tflite": tflitetest.Marshal(tflitetest.Classifier(3)),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan, err := pack.Model(pack.Config{Dir: dir})
+	if err == nil && s != nil {
+		err = plan.Sign(s)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := filepath.Join(t.TempDir(), "out")
 	if err := plan.Write(out); err != nil {
 		t.Fatal(err)
 	}

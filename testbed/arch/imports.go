@@ -35,7 +35,8 @@ var allowed = map[string][]string{
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},
 	"fleet/backup":           {"fleet"},
 	"fleet/modelsig":         {"fleet", "shared/bundle"},
-	"fleet/publish":          {"fleet", "fleet/modelsig", "shared/bundle", "shared/tflite", "shared/sketch"},
+	"fleet/pack":             {"fleet", "fleet/modelsig", "shared/bundle", "shared/tflite", "shared/sketch"},
+	"fleet/publish":          {"fleet", "fleet/modelsig", "shared/bundle"},
 	"fleet/catalog":          {"fleet", "shared/bundle", "shared/trust"},
 	"fleet/director":         {"fleet", "shared/bundle"},
 	"fleet/lockbox":          {"fleet", "shared/bundle", "shared/wire"},
@@ -49,7 +50,7 @@ var allowed = map[string][]string{
 	"fleet/console":          {},
 	"fleet/fleetd":           {"fleet", "fleet/*", "shared/*"},
 	"fleet/cmd/dunlin-fleet": {"fleet/fleetd", "fleet"},
-	"fleet/cmd/dunlin":       {"fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
+	"fleet/cmd/dunlin":       {"fleet/pack", "fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
 
 	"testbed": {"agent", "agent/*", "fleet", "fleet/*", "shared/*"},
 }
@@ -118,7 +119,7 @@ var home = map[string][]string{
 	"github.com/fxamacker/cbor":            {"shared/wire", "shared/sketch", "shared/bundle"},
 	"github.com/DataDog/sketches-go":       {"shared/sketch"},
 	"github.com/spf13/cobra":               {"fleet/cmd/dunlin", "fleet/cmd/dunlin-fleet"},
-	"oras.land/oras-go":                    {"fleet/publish"},
+	"oras.land/oras-go":                    {},
 	"github.com/shirou/gopsutil":           {"agent", "agent/observe", "agent/infer"},
 	"github.com/landlock-lsm/go-landlock":  {"agent/infer"},
 	"github.com/elastic/go-seccomp-bpf":    {"agent/infer"},

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/dunlin-edge/dunlin/fleet"
-	"github.com/dunlin-edge/dunlin/fleet/publish"
+	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/tflite"
 )
@@ -24,13 +24,13 @@ func TestReleases(t *testing.T) {
 	} {
 		t.Run(folder, func(t *testing.T) {
 			dir := filepath.Join("digits", folder)
-			plan, err := publish.PackModel(publish.PackConfig{Dir: dir})
+			plan, err := pack.Model(pack.Config{Dir: dir})
 			if folder == "shape" {
 				var refusal *fleet.Error
 				if !errors.As(err, &refusal) || refusal.Code != "pack.shape" {
 					t.Fatalf("pack: %v, want pack.shape", err)
 				}
-				plan, err = publish.PackModel(publish.PackConfig{Dir: dir, Force: true})
+				plan, err = pack.Model(pack.Config{Dir: dir, Force: true})
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -23,7 +23,7 @@ func (c *cli) keysCmd() *cobra.Command {
 		Long: "The roots of trust of a fleet are keys that people hold, not the server. Each holder runs\n" +
 			"'keys init', then each runs 'keys sign'; 'keys install' brings the result to the server.",
 	}
-	cmd.AddCommand(c.keysInitCmd(), c.keysSignCmd(), c.keysStatusCmd(), c.keysInstallCmd())
+	cmd.AddCommand(c.keysInitCmd(), c.keysSignCmd(), c.keysStatusCmd(), c.keysInstallCmd(), c.keysModelSigningCmd())
 	return cmd
 }
 

@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dunlin-edge/dunlin/fleet"
-	"github.com/dunlin-edge/dunlin/fleet/publish"
+	"github.com/dunlin-edge/dunlin/fleet/modelsig"
+	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/tflite"
 )
@@ -20,24 +22,33 @@ import (
 func (c *cli) modelPackCmd() *cobra.Command {
 	var out string
 	var force bool
-	var runtime publish.RuntimeConfig
+	var runtime pack.RuntimeConfig
+	var sign signFlags
+	var require requireFlag
 	cmd := &cobra.Command{
 		Use:   "pack [FOLDER]",
 		Short: "Make a bundle of a model and its model.yaml, or of a runtime library",
 		Long: "Makes an OCI image layout of a folder with model.yaml and the files that it names.\n" +
 			"Shapes, types and quantization come from the model file; what only you know is asked for.\n" +
-			"With --runtime it makes one of a LiteRT library instead.",
+			"With --runtime it makes one of a LiteRT library instead.\n" +
+			"With --sign-key the bundle carries an OpenSSF model signature over all its files.",
 		Example: "  dunlin model pack models/meter-digits\n  dunlin model pack --runtime libLiteRt.so --version 2.3.0",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var plan *publish.Plan
-			var err error
+			policy, err := require.policy()
+			if err != nil {
+				return err
+			}
+			var plan *pack.Plan
 			if runtime.Library != "" {
-				plan, err = publish.PackRuntime(runtime)
+				plan, err = pack.Runtime(runtime)
 			} else {
-				plan, err = publish.PackModel(publish.PackConfig{Dir: cmp.Or(strings.Join(args, ""), "."), Asker: c.asker(), Force: force})
+				plan, err = pack.Model(pack.Config{Dir: cmp.Or(strings.Join(args, ""), "."), Asker: c.asker(), Force: force, Signature: policy, Now: time.Now()})
 			}
 			if err != nil {
+				return err
+			}
+			if err := c.sign(plan, &sign); err != nil {
 				return err
 			}
 			out = cmp.Or(out, plan.Contract.Model+"-"+plan.Contract.Version)
@@ -52,6 +63,9 @@ func (c *cli) modelPackCmd() *cobra.Command {
 	cmd.Flags().StringVar(&runtime.Library, "runtime", "", "pack this LiteRT library instead of a model")
 	cmd.Flags().StringVar(&runtime.Version, "version", "", "version of the runtime library")
 	cmd.Flags().StringVar(&runtime.Arch, "arch", "", "architecture that the library must be for, as Go names it")
+	sign.add(cmd)
+	require.add(cmd)
+	cmd.MarkFlagsMutuallyExclusive("runtime", "require-signature")
 	return cmd
 }
 
@@ -74,23 +88,33 @@ func (c *cli) modelInspectCmd() *cobra.Command {
 }
 
 func (c *cli) modelVerifyCmd() *cobra.Command {
-	return &cobra.Command{
+	var require requireFlag
+	var signature string
+	var unsigned []string
+	cmd := &cobra.Command{
 		Use:   "verify PATH",
 		Short: "Check a bundle or a .tflite file: every digest, the contract, the model, the golden cases",
-		Args:  cobra.ExactArgs(1),
+		Long: "Checks a bundle or a .tflite file. With --require-signature it verifies an OpenSSF model signature,\n" +
+			"of a bundle or of any folder with a model in it.",
+		Example: "  dunlin model verify meter-digits-1.1.0\n  dunlin model verify downloads/resnet --require-signature key=vendor.pub",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := args[0]
-			if isFile(path) {
-				return c.verifyFile(path)
-			}
-			b, err := openBundle(path)
+			policy, err := require.policy()
 			if err != nil {
 				return err
 			}
-			if err := b.Verify(); err != nil {
-				return err
+			if policy != nil {
+				return c.verifySignature(path, signature, policy, unsigned)
 			}
-			if err := b.Check(); err != nil {
+			if signature != "" || len(unsigned) > 0 {
+				return &fleet.Error{Code: modelsig.CodePolicy, Message: "it is not said whose signature that must be", Next: "pass --require-signature too"}
+			}
+			if isFile(path) {
+				return c.verifyFile(path)
+			}
+			b, err := c.verifyBundle(path)
+			if err != nil {
 				return err
 			}
 			return c.print(map[string]any{"path": path, "digest": b.Digest, "files": len(b.Manifest.Layers), "bytes": b.Manifest.Size(), "ok": true}, func(w io.Writer) {
@@ -98,6 +122,22 @@ func (c *cli) modelVerifyCmd() *cobra.Command {
 			})
 		},
 	}
+	require.add(cmd)
+	cmd.Flags().StringVar(&signature, "signature", "", "the signature's file, of a folder (default "+modelsig.Name+" in it)")
+	cmd.Flags().StringArrayVar(&unsigned, "unsigned", nil, "path in the folder that may be there without the signer knowing it; once for each")
+	return cmd
+}
+
+// verifyBundle opens a bundle and checks all of it.
+func (c *cli) verifyBundle(dir string) (*bundle.Bundle, error) {
+	b, err := openBundle(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.Verify(); err != nil {
+		return nil, err
+	}
+	return b, b.Check()
 }
 
 func isFile(path string) bool {

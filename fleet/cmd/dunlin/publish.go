@@ -16,6 +16,7 @@ import (
 func (c *cli) modelPublishCmd() *cobra.Command {
 	var keys []string
 	var root, passphraseFile string
+	var require requireFlag
 	conf := publish.ReleaseConfig{}
 	cmd := &cobra.Command{
 		Use:   "publish DIR --channel CHANNEL --key FILE...",
@@ -28,6 +29,10 @@ func (c *cli) modelPublishCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conf.Dir = args[0]
 			if _, err := openBundle(conf.Dir); err != nil {
+				return err
+			}
+			var err error
+			if conf.Signature, err = require.policy(); err != nil {
 				return err
 			}
 			client, err := c.publisher()
@@ -52,6 +57,7 @@ func (c *cli) modelPublishCmd() *cobra.Command {
 			return c.printPublished(p)
 		},
 	}
+	require.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&conf.Channel, "channel", "", "dev, staging or production")
 	flags.StringArrayVar(&keys, "key", nil, "release key of a holder; once for every signature")

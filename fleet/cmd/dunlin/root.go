@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dunlin-edge/dunlin/fleet"
-	"github.com/dunlin-edge/dunlin/fleet/publish"
+	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -122,10 +122,10 @@ func (c *cli) print(v any, table func(w io.Writer)) error {
 }
 
 // asker puts questions to the person at the terminal; nil if nobody is there.
-func (c *cli) asker() publish.Asker {
+func (c *cli) asker() pack.Asker {
 	f, ok := c.in.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) || c.output == "json" {
 		return nil
 	}
-	return publish.Terminal{In: bufio.NewReader(c.in), Out: c.err}
+	return pack.Terminal{In: bufio.NewReader(c.in), Out: c.err}
 }

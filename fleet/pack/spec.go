@@ -1,4 +1,4 @@
-package publish
+package pack
 
 import (
 	"bytes"
@@ -40,6 +40,7 @@ type Spec struct {
 	Serve     string                   `yaml:"serve"`
 	Files     []string                 `yaml:"files"` // carried along: model card, evaluation
 	About     specAbout                `yaml:"about"`
+	Signing   specSigning              `yaml:"signing"` // whose model.sig the folder must carry
 }
 
 type specTolerance struct {

@@ -1,4 +1,4 @@
-package publish
+package pack
 
 import (
 	"debug/elf"
@@ -24,10 +24,10 @@ var machines = map[elf.Machine]string{
 	elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64", elf.EM_RISCV: "riscv64", elf.EM_ARM: "arm", elf.EM_386: "386",
 }
 
-// PackRuntime makes a bundle of a LiteRT library. Architecture and lowest glibc
+// Runtime makes a bundle of a LiteRT library. Architecture and lowest glibc
 // come from the file; a library of before 2.1.6 is refused, because its functions
 // take other arguments under the same names.
-func PackRuntime(c RuntimeConfig) (*Plan, error) {
+func Runtime(c RuntimeConfig) (*Plan, error) {
 	if c.Version == "" {
 		return nil, refuse("pack.missing", "pass it like '--version 2.3.0'", "the version of the runtime is not said, and the library does not say it")
 	}

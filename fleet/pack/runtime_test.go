@@ -1,4 +1,4 @@
-package publish
+package pack
 
 import (
 	"os"
@@ -19,7 +19,7 @@ func TestPackRuntime(t *testing.T) {
 		if _, err := os.Stat(lib); err != nil {
 			t.Fatalf("run 'make runtime': %v", err)
 		}
-		p, err := PackRuntime(RuntimeConfig{Library: lib, Version: "2.3.0", Arch: arch})
+		p, err := Runtime(RuntimeConfig{Library: lib, Version: "2.3.0", Arch: arch})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func TestPackRuntime(t *testing.T) {
 		}
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	p, err := PackRuntime(RuntimeConfig{Library: filepath.Join(libraries, "amd64", "libLiteRt.so"), Version: "2.3.0"})
+	p, err := Runtime(RuntimeConfig{Library: filepath.Join(libraries, "amd64", "libLiteRt.so"), Version: "2.3.0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestPackRuntimeRefuses(t *testing.T) {
 		"other arch":    {"pack.arch", RuntimeConfig{Library: filepath.Join(libraries, "amd64", "libLiteRt.so"), Version: "2.3.0", Arch: "arm64"}},
 		"odd version":   {bundle.CodeContractInvalid, RuntimeConfig{Library: filepath.Join(libraries, "amd64", "libLiteRt.so"), Version: "latest"}},
 	} {
-		if _, err := PackRuntime(c.config); code(err) != c.code {
+		if _, err := Runtime(c.config); code(err) != c.code {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package publish
+package pack
 
 import (
 	"archive/zip"
@@ -88,7 +88,7 @@ func arrays(list map[string][]float32, width int) string {
 
 func pack(t *testing.T, changes map[string]string) (*Plan, error) {
 	t.Helper()
-	return PackModel(PackConfig{Dir: folder(t, changes)})
+	return Model(Config{Dir: folder(t, changes)})
 }
 
 func TestPackModel(t *testing.T) {
@@ -264,7 +264,7 @@ func TestPackRefuses(t *testing.T) {
 			t.Errorf("%s: %v (%s), want %s", name, err, code(err), c.code)
 		}
 	}
-	if _, err := PackModel(PackConfig{Dir: filepath.Join(t.TempDir(), "none")}); code(err) != "pack.folder" {
+	if _, err := Model(Config{Dir: filepath.Join(t.TempDir(), "none")}); code(err) != "pack.folder" {
 		t.Errorf("no folder: %v", err)
 	}
 }
@@ -290,14 +290,14 @@ func (a answers) Ask(q Question) (string, error) { return a[q.Key], nil }
 
 func TestAsk(t *testing.T) {
 	dir := folder(t, map[string]string{SpecName: "file: model.tflite\n"})
-	p, err := PackModel(PackConfig{Dir: dir, Asker: answers{"model": "gate", "version": "2.0.0", "golden": "none", "input": "tensor", "output": "classes logits"}})
+	p, err := Model(Config{Dir: dir, Asker: answers{"model": "gate", "version": "2.0.0", "golden": "none", "input": "tensor", "output": "classes logits"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c := p.Contract; c.Version != "2.0.0" || c.Golden != nil || c.Outputs[0].Meaning.Score != "logits" {
 		t.Errorf("%+v", c)
 	}
-	if _, err := PackModel(PackConfig{Dir: dir, Asker: answers{"model": "gate"}}); code(err) != "pack.missing" {
+	if _, err := Model(Config{Dir: dir, Asker: answers{"model": "gate"}}); code(err) != "pack.missing" {
 		t.Errorf("a question without an answer: %v", err)
 	}
 }
@@ -346,13 +346,13 @@ func TestForce(t *testing.T) {
 		ok    bool
 	}{{[]int32{1, 8, 8, 1}, true}, {[]int32{1, 8, 8}, true}, {[]int32{1, 16, 16, 1}, false}, {[]int32{1, 8, 8, 3}, false}} {
 		dir := folder(t, map[string]string{SpecName: text, "model.tflite": image(c.shape...)})
-		_, err := PackModel(PackConfig{Dir: dir})
+		_, err := Model(Config{Dir: dir})
 		if (err == nil) != c.ok || !c.ok && code(err) != "pack.shape" {
 			t.Errorf("%v: %v", c.shape, err)
 		}
 	}
 	dir := folder(t, map[string]string{SpecName: text, "model.tflite": image(1, 16, 16, 1)})
-	p, err := PackModel(PackConfig{Dir: dir, Force: true})
+	p, err := Model(Config{Dir: dir, Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,7 @@
-package publish
+// Package pack makes bundles: it reads the model.yaml that people write, takes what
+// it can from the model file itself, asks for the rest, and writes an OCI image
+// layout, signed for anybody to verify if a key is given. It runs in the CLI only.
+package pack
 
 import (
 	"errors"
@@ -6,16 +9,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/dunlin-edge/dunlin/fleet/modelsig"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/tflite"
 )
 
-// PackConfig says what to pack.
-type PackConfig struct {
+// Config says what to pack.
+type Config struct {
 	Dir   string // folder with model.yaml and the files that it names
 	Asker Asker  // nil: nobody is there, what is missing is an error
 	Force bool   // pack what people's words and the file disagree about, and leave the judgement to the devices
+
+	Signature *modelsig.Policy // whose model.sig the folder must carry besides what model.yaml asks; nil: nobody's
+	Now       time.Time        // when certificates of signers must be valid
 }
 
 // Plan is a bundle that can be written.
@@ -25,20 +33,24 @@ type Plan struct {
 	files    []bundle.Source
 }
 
-// PackModel makes a bundle of a model: the contract from model.yaml and from the
+// Model makes a bundle of a model: the contract from model.yaml and from the
 // model file itself. Equal folders give equal digests.
-func PackModel(c PackConfig) (*Plan, error) {
-	p := &packer{PackConfig: c}
+func Model(c Config) (*Plan, error) {
+	p := &packer{Config: c}
 	var err error
 	if p.spec, err = readSpec(c.Dir); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{p.names, p.runtime, p.tensors, p.golden, p.watch, p.rest, p.judge} {
+	for _, step := range []func() error{p.signed, p.names, p.runtime, p.tensors, p.golden, p.watch, p.rest, p.judge} {
 		if err := step(); err != nil {
 			return nil, err
 		}
 	}
-	return plan(&p.contract, p.sources())
+	packed, err := plan(&p.contract, p.sources())
+	if err != nil {
+		return nil, err
+	}
+	return packed, p.vouched(packed)
 }
 
 func plan(c *bundle.Contract, files []bundle.Source) (*Plan, error) {
@@ -51,10 +63,12 @@ func plan(c *bundle.Contract, files []bundle.Source) (*Plan, error) {
 
 // packer fills in a contract, one step after the other.
 type packer struct {
-	PackConfig
+	Config
 	spec     *Spec
 	contract bundle.Contract
 	model    []byte
+
+	statements []*modelsig.Statement // verified, about the folder
 }
 
 func (p *packer) names() error {
