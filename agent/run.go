@@ -31,6 +31,9 @@ import (
 // built is the least time that this version can be run at.
 var built = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 
+// keepAcked is how long a server may have forgotten what it acknowledged.
+const keepAcked = 48 * time.Hour
+
 // Agent is the running device.
 type Agent struct {
 	c      Config
@@ -116,6 +119,9 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 		a.damage = append(a.damage, fmt.Sprintf("state.db: %s; started from %s", health.Reason, health.Origin))
 	}
 	if a.queues, err = queue.OpenSet(fsys, filepath.Join(c.State, "queue"), int64(c.QueueMB)<<20); err != nil {
+		return nil, err
+	}
+	if err := a.queues.Keep(keepAcked, now); err != nil {
 		return nil, err
 	}
 	store, err := slots.Open(fsys, filepath.Join(c.State, "slots"))

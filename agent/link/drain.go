@@ -43,6 +43,19 @@ func (d *drain) step(ctx context.Context, now time.Time) {
 	d.last, d.epoch, d.sent = end.Sequence, end.Epoch, now
 }
 
+// rewind takes in everything that the server has committed of the present epoch.
+func (d *drain) rewind(all []wire.Ack) {
+	known := wire.Ack{}
+	for _, a := range all {
+		if a.Kind == d.kind {
+			known = a
+		}
+	}
+	if err := d.queue.Rewind(known.Epoch, known.Sequence); err != nil {
+		d.s.l.c.Log.Error("queue is not writable", "queue", string(d.kind), "err", err)
+	}
+}
+
 func (d *drain) acked(a wire.Ack) {
 	if err := d.queue.Ack(a.Epoch, a.Sequence); err != nil {
 		d.s.l.c.Log.Error("queue is not writable", "queue", string(d.kind), "err", err)

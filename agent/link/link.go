@@ -27,6 +27,9 @@ import (
 type Queue interface {
 	Next(max, maxBytes int) ([]wire.Record, error)
 	Ack(epoch, sequence uint64) error
+	// Rewind takes in how far the server knows the queue's present epoch, 0: none
+	// of it. What it has forgotten since it was acknowledged is to come again.
+	Rewind(epoch, sequence uint64) error
 }
 
 // Device is what a Link tells and whom it tells what the server says.
@@ -328,6 +331,9 @@ func (s *session) handle(ctx context.Context, m inbound) time.Duration {
 }
 
 func (s *session) welcomed(w *wire.Welcome) {
+	for _, d := range s.drains {
+		d.rewind(w.Acked)
+	}
 	for _, a := range w.Acked {
 		s.acked(a)
 	}

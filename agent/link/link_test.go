@@ -452,6 +452,7 @@ type queueSim struct {
 	mu      sync.Mutex
 	records []wire.Record
 	acked   []wire.Ack
+	rewound []wire.Ack
 }
 
 func (q *queueSim) Next(max, _ int) ([]wire.Record, error) {
@@ -467,6 +468,13 @@ func (q *queueSim) Ack(epoch, sequence uint64) error {
 	for len(q.records) > 0 && q.records[0].Epoch == epoch && q.records[0].Sequence <= sequence {
 		q.records = q.records[1:]
 	}
+	return nil
+}
+
+func (q *queueSim) Rewind(epoch, sequence uint64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rewound = append(q.rewound, wire.Ack{Epoch: epoch, Sequence: sequence})
 	return nil
 }
 

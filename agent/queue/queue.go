@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/dunlin-edge/dunlin/shared/durable"
 	"github.com/dunlin-edge/dunlin/shared/wire"
@@ -55,6 +56,10 @@ type Queue struct {
 	acked    mark
 	dropped  uint64
 	damaged  bool // records were lost that may have been sent
+
+	life time.Duration // of what is kept; 0: nothing is
+	now  func() time.Time
+	kept []kept // oldest first
 }
 
 // mark is a position: everything of Epoch up to Sequence.
@@ -111,6 +116,12 @@ func (q *Queue) readSegments() error {
 		}
 	}
 	slices.SortFunc(q.segments, func(a, b *segment) int { return cmp.Compare(a.order, b.order) })
+	q.overlaps()
+	return nil
+}
+
+// overlaps leaves out numbers that come twice.
+func (q *Queue) overlaps() {
 	for i, s := range q.segments[:max(0, len(q.segments)-1)] {
 		// An append that failed may have left its record behind; the number
 		// went to the next segment's first.
@@ -118,7 +129,6 @@ func (q *Queue) readSegments() error {
 			s.count = min(s.count, n.first-s.first)
 		}
 	}
-	return nil
 }
 
 // renew goes on in a new epoch.
@@ -189,8 +199,11 @@ func (q *Queue) append(payload []byte) (uint64, error) {
 	return seq, nil
 }
 
-// trim makes room by dropping whole segments, the oldest first.
+// trim makes room by dropping whole segments, what is kept first, then the oldest.
 func (q *Queue) trim(extra int64) error {
+	if err := q.expire(extra); err != nil {
+		return err
+	}
 	for len(q.segments) > 1 && q.bytes()+extra > q.c.MaxBytes {
 		s := q.segments[0]
 		if lost := s.after(q.acked); lost > 0 {
@@ -266,7 +279,7 @@ func (q *Queue) Waiting(maxBytes int) ([]wire.Batch, error) {
 }
 
 // Ack forgets every record of the epoch up to sequence. Segments that are wholly
-// acknowledged are deleted; the mark itself is kept in memory, so after a restart
+// acknowledged are deleted, or kept for a while, see Set.Keep; the mark itself is kept in memory, so after a restart
 // a few records may be sent again, which the server knows.
 func (q *Queue) Ack(epoch, sequence uint64) error {
 	q.mu.Lock()
@@ -288,11 +301,11 @@ func (q *Queue) Ack(epoch, sequence uint64) error {
 	return q.forget()
 }
 
-// forget deletes the oldest segments that hold nothing unacknowledged; the one
+// forget retires the oldest segments that hold nothing unacknowledged; the one
 // that is written to stays.
 func (q *Queue) forget() error {
 	for len(q.segments) > 1 && q.segments[0].after(q.acked) == 0 {
-		if err := q.removeFirst(); err != nil {
+		if err := q.retire(); err != nil {
 			return fmt.Errorf("acknowledge %s: %w", q.c.Kind, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -26,6 +27,8 @@ type Device struct {
 	Link   *link.Link
 	// Models says what the device runs; nil: nothing.
 	Models func() []wire.ModelState
+	// QueueBytes bounds each queue.
+	QueueBytes int64
 
 	t    testing.TB
 	dir  string
@@ -40,7 +43,7 @@ type Device struct {
 // Enrol gets a device its identity with a token, over the API.
 func (s *Server) Enrol(id string) *Device {
 	s.t.Helper()
-	d := &Device{t: s.t, dir: s.t.TempDir(), stop: func() {}}
+	d := &Device{t: s.t, dir: s.t.TempDir(), QueueBytes: 4 << 20, stop: func() {}}
 	tok := s.Token()
 	reply, err := identity.Enrol(s.t.Context(), durable.OS{}, filepath.Join(d.dir, "identity"), tok, id, map[string]string{"arch": "arm64", "class": "lab-" + id})
 	s.must(err)
@@ -57,8 +60,9 @@ func (d *Device) Start(broker string) {
 	var err error
 	d.ID, err = identity.Load(fs, filepath.Join(d.dir, "identity"))
 	d.must(err)
-	d.Queues, err = queue.OpenSet(fs, filepath.Join(d.dir, "queue"), 4<<20)
+	d.Queues, err = queue.OpenSet(fs, filepath.Join(d.dir, "queue"), d.QueueBytes)
 	d.must(err)
+	d.must(d.Queues.Keep(48*time.Hour, time.Now))
 	d.Trust, err = trust.Open(trust.Config{FS: fs, Dir: filepath.Join(d.dir, "trust"), Blobs: filepath.Join(d.dir, "blobs"), Device: d.ID.Device, Channel: d.ID.Channel, Now: time.Now})
 	d.must(err)
 	host, _, err := net.SplitHostPort(d.ID.MQTT)
@@ -181,6 +185,20 @@ func (d *Device) append(q *queue.Queue, msg any) {
 	_, err = q.Append(b)
 	d.must(err)
 	d.Link.Flush()
+}
+
+// Lose removes what a stopped device keeps of a kind that was acknowledged, as age
+// or a small quota would.
+func (d *Device) Lose(kind string) {
+	d.t.Helper()
+	files, err := filepath.Glob(filepath.Join(d.dir, "queue", kind, "*.kept"))
+	d.must(err)
+	if len(files) == 0 {
+		d.t.Fatalf("nothing of %s is kept", kind)
+	}
+	for _, f := range files {
+		d.must(os.Remove(f))
+	}
 }
 
 // Waiting counts the kinds that have something unacknowledged.

@@ -267,3 +267,77 @@ func alarmed(t *testing.T, s *lab.Server, act, object, detail string) {
 		t.Errorf("no alarm %s in %+v", act, as)
 	}
 }
+
+// TestRestoreRecords loses what was acknowledged after a backup and gets it back
+// from the devices, each record once; what a device cannot send again is named.
+func TestRestoreRecords(t *testing.T) {
+	s := lab.Start(t)
+	keeps, forgets := s.Enrol("keeps"), s.Enrol("forgets")
+	const before, after = 20, 300
+	say := func(d *lab.Device, from, n int64) {
+		for i := range n {
+			d.Sample(from + i)
+		}
+		lab.Until(t, "the acknowledgements of "+d.ID.Device, func() bool { return d.Waiting() == 0 })
+	}
+	for _, d := range []*lab.Device{keeps, forgets} {
+		d.QueueBytes = 64 << 10 // segments of 4 KiB
+		d.Start(s.MQTT)
+		say(d, 0, before)
+	}
+	n := restored(t, s, func() {
+		for _, d := range []*lab.Device{keeps, forgets} {
+			say(d, before, after)
+			d.Stop()
+		}
+	})
+	forgets.Lose("sample")
+	for _, d := range []*lab.Device{keeps, forgets} {
+		d.Start(n.MQTT)
+		lab.Until(t, "the welcome", func() bool { return d.Welcomes() > 0 && d.Link.Connected() })
+		say(d, 1000, 1)
+		d.Event("back")
+	}
+	samples := func(device string) int {
+		out, err := n.DB.Samples(t.Context(), device, 0, 10_000)
+		must(t, err)
+		return len(out)
+	}
+	lab.Until(t, "every record", func() bool { return samples("keeps") == before+after+1 })
+	var left []fleet.Restored
+	lab.Until(t, "the count", func() bool {
+		var err error
+		left, err = fleetd.RestoreStatus(t.Context(), n.Dir)
+		must(t, err)
+		for _, r := range left {
+			for _, x := range r.Records {
+				if x.Open() > 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	for _, r := range left {
+		if r.Reconciled.IsZero() {
+			t.Errorf("%s is not reconciled", r.Device)
+		}
+		x := fleet.RestoredRecords{}
+		for _, y := range r.Records {
+			if y.Kind == wire.KindSample {
+				x = y
+			}
+		}
+		t.Logf("%s: %+v", r.Device, x)
+		switch r.Device {
+		case "keeps":
+			if x.Known != before || x.Last < before+after || x.Received != x.Last-x.Known || x.Lost != 0 || x.Missing != "" {
+				t.Errorf("keeps: %+v", x)
+			}
+		case "forgets":
+			if x.Known != before || x.Lost == 0 || x.Received+x.Lost != x.Last-x.Known || !strings.HasPrefix(x.Missing, "21-") {
+				t.Errorf("forgets: %+v", x)
+			}
+		}
+	}
+}
