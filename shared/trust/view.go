@@ -270,6 +270,12 @@ type release struct {
 	Release json.RawMessage `json:"release"`
 }
 
+// released is what is read of a release, once both repositories say the same.
+type released struct {
+	Kind    string `json:"kind"`
+	Counter int64  `json:"counter"`
+}
+
 // agree returns the wish when director and catalog say the same about each
 // target: length, hash and release.
 func (v *view) agree() (Wish, error) {
@@ -285,11 +291,17 @@ func (v *view) agree() (Wish, error) {
 	}
 	v.seeFloors(cc)
 	role, targets := v.catalog.roles[v.c.Channel], v.director.roles[metadata.TARGETS].Signed
-	w := Wish{Generation: v.generation}
+	w, models := Wish{Generation: v.generation}, map[string]bool{}
 	for _, path := range slices.Sorted(maps.Keys(targets.Targets)) {
-		t, err := v.target(path, targets.Targets[path], role.Signed.Targets[path])
+		t, r, err := v.target(path, targets.Targets[path], role.Signed.Targets[path])
 		if err != nil {
 			return Wish{}, err
+		}
+		// Models may pair with different runtimes, but a model has one version.
+		if name := model(path); r.Kind == "model" && models[name] {
+			return Wish{}, refuse(CodeMalformed, "two releases of %s in one wish", name)
+		} else if r.Kind == "model" {
+			models[name] = true
 		}
 		w.Targets = append(w.Targets, t)
 	}
@@ -323,28 +335,30 @@ func (v *view) seeVersions(r *repo) {
 	}
 }
 
-func (v *view) target(path string, d, c *metadata.TargetFiles) (Target, error) {
-	var t Target
+func (v *view) target(path string, d, c *metadata.TargetFiles) (t Target, r released, err error) {
 	if channel, _, _ := strings.Cut(path, "/"); channel != v.c.Channel || strings.Count(path, "/") != 2 {
-		return t, refuse(CodeWrongChannel, "target %s is not of channel %s", path, v.c.Channel)
+		return t, r, refuse(CodeWrongChannel, "target %s is not of channel %s", path, v.c.Channel)
 	}
 	if !v.delegated(path) || c == nil {
-		return t, refuse(CodeDisagree, "target %s is not in the catalog", path)
+		return t, r, refuse(CodeDisagree, "target %s is not in the catalog", path)
 	}
 	hash, ok := d.Hashes["sha256"]
 	if !ok || len(hash) != 32 || len(d.Hashes) != 1 || len(c.Hashes) != 1 || d.Custom == nil || c.Custom == nil {
-		return t, refuse(CodeMalformed, "target %s: one SHA-256 and a custom object wanted", path)
+		return t, r, refuse(CodeMalformed, "target %s: one SHA-256 and a custom object wanted", path)
 	}
 	if d.Length != c.Length || !bytes.Equal(hash, c.Hashes["sha256"]) {
-		return t, refuse(CodeDisagree, "target %s: length or hash differ between director and catalog", path)
+		return t, r, refuse(CodeDisagree, "target %s: length or hash differ between director and catalog", path)
 	}
-	counter, err := sameRelease(*d.Custom, *c.Custom)
+	r, err = sameRelease(*d.Custom, *c.Custom)
 	if err != nil {
-		return t, fmt.Errorf("target %s: %w", path, err)
+		return t, r, fmt.Errorf("target %s: %w", path, err)
 	}
-	model := strings.Split(path, "/")[1]
-	return Target{Path: path, Digest: "sha256:" + hash.String(), Length: d.Length, Custom: *d.Custom, BelowFloor: counter < v.seen.Floors[model]}, nil
+	below := r.Counter < v.seen.Floors[model(path)]
+	return Target{Path: path, Digest: "sha256:" + hash.String(), Length: d.Length, Custom: *d.Custom, BelowFloor: below}, r, nil
 }
+
+// model is the name in channel/model/version.
+func model(path string) string { return strings.Split(path, "/")[1] }
 
 // delegated tells whether the catalog's targets give the path to the channel.
 func (v *view) delegated(path string) bool {
@@ -364,27 +378,27 @@ func (v *view) delegated(path string) bool {
 }
 
 // sameRelease compares custom.release of both as canonical JSON (RFC 8785) and
-// returns its counter.
-func sameRelease(d, c json.RawMessage) (int64, error) {
+// returns what is read of it.
+func sameRelease(d, c json.RawMessage) (r released, err error) {
 	var a, b release
 	if json.Unmarshal(d, &a) != nil || json.Unmarshal(c, &b) != nil || a.Release == nil || b.Release == nil {
-		return 0, refuse(CodeMalformed, "custom without a release")
+		return r, refuse(CodeMalformed, "custom without a release")
 	}
 	x, err := jcs.Transform(a.Release)
 	if err != nil {
-		return 0, refuse(CodeMalformed, "release: %w", err)
+		return r, refuse(CodeMalformed, "release: %w", err)
 	}
 	y, err := jcs.Transform(b.Release)
 	if err != nil {
-		return 0, refuse(CodeMalformed, "release: %w", err)
+		return r, refuse(CodeMalformed, "release: %w", err)
 	}
 	if !bytes.Equal(x, y) {
-		return 0, refuse(CodeDisagree, "the release differs between director and catalog")
+		return r, refuse(CodeDisagree, "the release differs between director and catalog")
 	}
-	var n struct {
-		Counter int64 `json:"counter"`
+	if err := json.Unmarshal(x, &r); err != nil {
+		return r, refuse(CodeMalformed, "release: %w", err)
 	}
-	return n.Counter, json.Unmarshal(x, &n)
+	return r, nil
 }
 
 // store writes what was verified: the catalog, then the director, whose wish then
