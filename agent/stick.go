@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"strconv"
@@ -268,10 +269,16 @@ func (a *Agent) found(ctx context.Context, path string) {
 // as long as that takes, without a network.
 func ImportDirect(ctx context.Context, c Config, path string, wait time.Duration, log *slog.Logger) (*Import, error) {
 	lock, err := durable.Lock(filepath.Join(c.State, "lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &LocalError{"identity.missing", "nothing was ever enrolled here", "dunlin-agent enroll --token TOKEN --stick " + path}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}
 	defer lock.Close()
+	if err := enrolFromStick(c, path); err != nil {
+		return nil, err
+	}
 	a, err := open(c, log)
 	if err != nil {
 		return nil, err
@@ -286,9 +293,14 @@ func ImportDirect(ctx context.Context, c Config, path string, wait time.Duration
 	if ended := g.Wait(); err == nil && !errors.Is(ended, context.Canceled) {
 		err = ended
 	}
+	return in, outward(err)
+}
+
+// outward is a coded error as the local client returns it.
+func outward(err error) error {
 	var coded *codedError
 	if errors.As(err, &coded) {
-		err = &LocalError{coded.code, coded.Error(), coded.next}
+		return &LocalError{coded.code, coded.Error(), coded.next}
 	}
-	return in, err
+	return err
 }

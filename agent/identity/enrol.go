@@ -85,16 +85,11 @@ func request(ctx context.Context, token *wire.EnrolToken, key *ecdsa.PrivateKey,
 	if err != nil {
 		return nil, err
 	}
-	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	signed, err := signRequest(token, key, name, facts)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(wire.EnrolProof(token.ID, spki))
-	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
-	if err != nil {
-		return nil, err
-	}
-	body, err := json.Marshal(wire.EnrolRequest{Token: token.ID, Secret: token.Secret, Device: name, PublicKey: spki, Signature: sig, Facts: facts})
+	body, err := json.Marshal(signed)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +124,17 @@ func request(ctx context.Context, token *wire.EnrolToken, key *ecdsa.PrivateKey,
 		return nil, fmt.Errorf("read the server's answer: %w", err)
 	}
 	return &reply, nil
+}
+
+// signRequest proves that the device holds the key that it asks to be known by.
+func signRequest(token *wire.EnrolToken, key *ecdsa.PrivateKey, name string, facts map[string]string) (*wire.EnrolRequest, error) {
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(wire.EnrolProof(token.ID, spki))
+	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	return &wire.EnrolRequest{Token: token.ID, Secret: token.Secret, Device: name, PublicKey: spki, Signature: sig, Facts: facts}, err
 }
 
 // pinned accepts a server whose chain ends in the CA of that fingerprint, which

@@ -239,6 +239,11 @@ func (s *Stick) WriteReceipt(b []byte) error {
 	if err == nil {
 		err = durable.WriteFile(s.fsys, "usb.receipt", filepath.Join(dir, wire.LockboxName(s.who.Fleet, s.who.Device)), b, 0o644)
 	}
+	return writing(err)
+}
+
+// writing names the end of a failure to write.
+func writing(err error) error {
 	switch {
 	case err == nil:
 		return nil

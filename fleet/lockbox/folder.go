@@ -133,14 +133,40 @@ const maxReceipts = 100_000
 // receipts by name or kind are passed over; an error of take is returned at the
 // end, when all others were given.
 func Receipts(dir string, take func(b []byte) error) error {
+	if _, err := os.Stat(filepath.Join(dir, wire.LockboxDir)); err != nil {
+		return fleet.ErrLockboxFolder.With("%s holds no lockbox", dir)
+	}
 	return each(filepath.Join(dir, wire.LockboxDir, wire.LockboxReceipts), wire.MaxReceipt, func(_ string, b []byte) error { return take(b) })
 }
+
+// Requests calls take with every request to enrol and writes what it answers beside
+// them. A request that was answered is removed: the device knows how to ask again.
+func Requests(dir string, take func(b []byte) (answer []byte, err error)) error {
+	root := filepath.Join(dir, wire.LockboxDir)
+	return each(filepath.Join(root, wire.LockboxRequests), maxRequest, func(name string, b []byte) error {
+		answer, err := take(b)
+		if err != nil {
+			return err
+		}
+		folder := filepath.Join(root, wire.LockboxAnswers)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fleet.ErrLockboxFolder.With("%v", err)
+		}
+		if err := writeFile(filepath.Join(folder, name), answer); err != nil {
+			return fleet.ErrLockboxFolder.With("%v", err)
+		}
+		return os.Remove(filepath.Join(root, wire.LockboxRequests, name))
+	})
+}
+
+// maxRequest is how long a request to enrol may be.
+const maxRequest = 64 << 10
 
 // each reads every regular file that is named by a hash and not longer than limit.
 func each(folder string, limit int64, take func(name string, b []byte) error) error {
 	root, err := os.OpenRoot(folder)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fleet.ErrLockboxFolder.With("%s is not there: this is no lockbox", folder)
+		return nil
 	}
 	if err != nil {
 		return fleet.ErrLockboxFolder.With("%v", err)

@@ -28,10 +28,11 @@ func run(ctx context.Context, e *env, args []string) error {
 }
 
 func enroll(ctx context.Context, e *env, args []string) error {
-	var token, name string
+	var token, name, stick string
 	_, c, err := parse(e, "enroll", args, func(fs *flag.FlagSet) {
 		fs.StringVar(&token, "token", os.Getenv("DUNLIN_ENROL_TOKEN"), "enrolment `token`, or @FILE")
 		fs.StringVar(&name, "name", "", "wished device `id`: a-z, 0-9 and -")
+		fs.StringVar(&stick, "stick", "", "`folder` of a stick that carries the request, without a network")
 	}, 0, 0)
 	if err != nil {
 		return err
@@ -45,6 +46,13 @@ func enroll(ctx context.Context, e *env, args []string) error {
 	}
 	if token == "" {
 		return fmt.Errorf("%w: no token", errUsage)
+	}
+	if stick != "" {
+		if err := agent.EnrollByStick(c, token, name, stick); err != nil {
+			return err
+		}
+		fmt.Fprintf(e.stdout, "the request is on the stick\n  next: dunlin usb import, then dunlin usb export, then here dunlin-agent import %s\n", stick)
+		return nil
 	}
 	id, err := agent.Enroll(ctx, c, token, name)
 	if err != nil {

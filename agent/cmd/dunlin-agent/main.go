@@ -31,7 +31,7 @@ type env struct {
 
 var commands = []command{
 	{"run", "", "be the device: serve models, follow the fleet", run},
-	{"enroll", "--token TOKEN [--name NAME]", "get an identity from the fleet server", enroll},
+	{"enroll", "--token TOKEN [--name NAME] [--stick PATH]", "get an identity from the fleet server", enroll},
 	{"status", "[--config]", "what this device runs, and what it is doing", status},
 	{"ask", "MODEL [FILE]", "ask a model; FILE is .json, .npz or .npy; without it: what the model wants", ask},
 	{"import", "PATH [--wait 10m]", "take in a stick made by 'dunlin usb export'", importStick},

@@ -78,13 +78,22 @@ func (c *cli) usbExportCmd() *cobra.Command {
 
 func (c *cli) usbImportCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "import DIR", Short: "Bring home the receipts of a lockbox", Args: cobra.ExactArgs(1),
+		Use: "import DIR", Short: "Bring home the receipts of a lockbox, and enrol devices that ask on it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.api()
 			if err != nil {
 				return err
 			}
 			got := []fleet.LockboxReceipt{}
+			unanswered := lockbox.Requests(args[0], func(b []byte) ([]byte, error) {
+				answer, err := api.Do(cmd.Context(), http.MethodPost, "/v1/enrol", b)
+				if err == nil {
+					var d struct{ Device string }
+					err = json.Unmarshal(answer, &d)
+					fmt.Fprintf(c.err, "%s is enrolled; its answer is on the stick\n", d.Device)
+				}
+				return answer, err
+			})
 			failed := lockbox.Receipts(args[0], func(b []byte) error {
 				answer, err := api.Do(cmd.Context(), http.MethodPost, "/v1/usb/receipts", b)
 				if err != nil {
@@ -103,7 +112,7 @@ func (c *cli) usbImportCmd() *cobra.Command {
 					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\n", r.Device, dash(r.Proof), r.Reports, r.Samples, r.Events, dash(r.Lockbox))
 				}
 			})
-			return c.everyError(errors.Join(err, failed))
+			return c.everyError(errors.Join(err, unanswered, failed))
 		},
 	}
 }
