@@ -38,7 +38,17 @@ type gate struct {
 	limit     float64
 }
 
-// gates in the order in which their verdicts are read.
+// ownFaults are codes of the device's storage, restarts or people: they do not
+// show by themselves that the release is bad, so they count as installs do.
+var ownFaults = []string{"check.blob.", "prove.digest", "place.lost", "try.serve", "probation.restarts", "update.restarts", "rollback.by_hand"}
+
+// gates in the order in which their verdicts are read. Strict is for what does not
+// fail by chance:
+//
+//	prove      check.*, prove.*                 strict
+//	probation  try.*, probation.*, rollback.*   strict
+//	install    everything else, and ownFaults   two of the first ten, or more than chance
+//	silence    not heard of after it agreed     two of the first ten, or more than chance
 var gates = []gate{
 	{name: "prove", prefixes: []string{"check.", "prove."}, outcome: fleet.OutcomeFailed, strict: true},
 	{name: "probation", prefixes: []string{"try.", "probation.", "rollback."}, outcome: fleet.OutcomeFailed, strict: true},
@@ -103,10 +113,13 @@ func (g *gate) counts(m fleet.Member) bool {
 	if g.prefixes == nil {
 		return g.outcome != fleet.OutcomeFailed || !otherGate(m.Code)
 	}
-	return hasPrefix(m.Code, g.prefixes)
+	return hasPrefix(m.Code, g.prefixes) && !hasPrefix(m.Code, ownFaults)
 }
 
 func otherGate(code string) bool {
+	if hasPrefix(code, ownFaults) {
+		return false
+	}
 	for _, g := range gates {
 		if hasPrefix(code, g.prefixes) {
 			return true

@@ -177,7 +177,9 @@ func (l *Loop) act(ctx context.Context, epoch int64, r *fleet.Rollout, members [
 		m.Code, m.Reason = "silence", "not heard of since it acknowledged the assignment"
 		c.Members = []fleet.Member{m}
 	case Admit:
-		if err := l.admit(ctx, &c, member(members, a.Device), now); err != nil {
+		m := member(members, a.Device)
+		m.Stage = a.Stage // it may stand in for one that is gone
+		if err := l.admit(ctx, &c, m, now); err != nil {
 			return err
 		}
 	case Undo:

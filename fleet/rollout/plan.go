@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -22,7 +23,7 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	default:
 		return nil
 	}
-	members = present(members)
+	members = refill(r, members)
 	if out := silences(r, members, now); len(out) > 0 {
 		return out
 	}
@@ -47,6 +48,10 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 		return nil
 	}
 	if r.Stage == len(r.Stages)-1 {
+		if !anyGood(members) {
+			const nobody = "no device is left that could show that the release is good"
+			return []Action{{Kind: Halt, Stage: r.Stage, Code: "gate.unknown", Reason: nobody, Evaluations: evals}}
+		}
 		return []Action{{Kind: Complete, Stage: r.Stage, Evaluations: evals}}
 	}
 	return []Action{{Kind: PassStage, Stage: r.Stage, Evaluations: evals}}
@@ -62,6 +67,39 @@ func present(members []fleet.Member) []fleet.Member {
 		}
 	}
 	return out
+}
+
+// refill is present with a next device for every class whose devices up to the
+// present stage are all gone: unknown is not good. Where a class has none but
+// control left, that stays as it is.
+func refill(r *fleet.Rollout, members []fleet.Member) []fleet.Member {
+	out := present(members)
+	meant, here, next := map[string]bool{}, map[string]bool{}, map[string]int{}
+	for _, m := range members {
+		if m.Stage <= r.Stage {
+			meant[m.Stratum] = true
+		}
+	}
+	for i, m := range out {
+		if m.Stage <= r.Stage {
+			here[m.Stratum] = true
+		} else if _, ok := next[m.Stratum]; !ok && !m.Control {
+			next[m.Stratum] = i
+		}
+	}
+	for class, i := range next {
+		if meant[class] && !here[class] {
+			out[i].Stage = r.Stage
+		}
+	}
+	known := classes(out)
+	return slices.DeleteFunc(out, func(m fleet.Member) bool {
+		return m.Control && m.Assigned.IsZero() && known[m.Stratum].good == 0 && r.Stage == len(r.Stages)-1
+	})
+}
+
+func anyGood(members []fleet.Member) bool {
+	return slices.ContainsFunc(members, func(m fleet.Member) bool { return m.Outcome == fleet.OutcomeGood })
 }
 
 // Next is when time alone can make something due after now, at which nothing is;

@@ -49,7 +49,7 @@ func (w *world) act(a Action) {
 	case StartStage:
 		st.Started = w.now
 	case Admit:
-		w.at(a.Device).Assigned = w.now
+		w.at(a.Device).Assigned, w.at(a.Device).Stage = w.now, a.Stage
 		w.admitted[a.Device]++
 	case Silent:
 		m := w.at(a.Device)
@@ -141,7 +141,7 @@ func TestGoodReleaseReachesEveryDevice(t *testing.T) {
 }
 
 func TestRefusalHaltsAtTheFirstDevice(t *testing.T) {
-	for _, code := range []string{"prove.golden", "check.model.mismatch", "try.serve", "probation.score"} {
+	for _, code := range []string{"prove.golden", "check.model.mismatch", "probation.crash", "probation.score"} {
 		w := newWorld(spec(fleet.StageSpec{Percent: 100}), devices(50))
 		for range 20 {
 			w.settle()
@@ -468,6 +468,13 @@ func TestPlanKeepsItsPromises(t *testing.T) {
 	})
 }
 
+// classGood tells whether a treated device of the class is good.
+func (w *world) classGood(class string) bool {
+	return slices.ContainsFunc(w.members, func(m fleet.Member) bool {
+		return m.Stratum == class && !m.Control && m.Outcome == fleet.OutcomeGood
+	})
+}
+
 func (w *world) promises(t *rapid.T, was string, stage int) {
 	if was != fleet.RolloutRunning && w.r.Status != was {
 		t.Fatalf("%s became %s by itself", was, w.r.Status)
@@ -484,8 +491,8 @@ func (w *world) promises(t *rapid.T, was string, stage int) {
 		if !m.Assigned.IsZero() && m.Stage > w.r.Stage {
 			t.Fatalf("%s of stage %d was admitted in stage %d", m.Device, m.Stage, w.r.Stage)
 		}
-		if m.Control && !m.Assigned.IsZero() && w.r.Stage < len(w.r.Spec.Stages) {
-			t.Fatalf("control %s was admitted before the last gate", m.Device)
+		if m.Control && !m.Assigned.IsZero() && (w.r.Stage < len(w.r.Spec.Stages) || !w.classGood(m.Stratum)) {
+			t.Fatalf("control %s was admitted before the last gate, or with nobody good", m.Device)
 		}
 		firstGood[m.Stratum] = firstGood[m.Stratum] || m.Outcome == fleet.OutcomeGood
 		if !m.Assigned.IsZero() && m.Outcome == "" && !m.Revoked {

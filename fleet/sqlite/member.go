@@ -58,8 +58,8 @@ func saveMember(ctx context.Context, tx *sql.Tx, m *fleet.Member) error {
 			return err
 		}
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE members SET assigned = ?, acked = ?, outcome = ?, code = ?, reason = ?, answered = ?, settled = ?, before = ?, undone = ? WHERE rollout = ? AND device = ?`,
-		millis(m.Assigned), millis(m.Acked), m.Outcome, m.Code, m.Reason, int64(m.Answered), millis(m.Settled), before, millis(m.Undone), m.Rollout, m.Device)
+	_, err := tx.ExecContext(ctx, `UPDATE members SET stage = ?, assigned = ?, acked = ?, outcome = ?, code = ?, reason = ?, answered = ?, settled = ?, before = ?, undone = ? WHERE rollout = ? AND device = ?`,
+		m.Stage, millis(m.Assigned), millis(m.Acked), m.Outcome, m.Code, m.Reason, int64(m.Answered), millis(m.Settled), before, millis(m.Undone), m.Rollout, m.Device)
 	return err
 }
 
