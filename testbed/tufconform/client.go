@@ -22,10 +22,6 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/trust"
 )
 
-// policy is where the suite asks for less than a device does: the repositories of
-// its cases give no length and hash of snapshot and targets.
-var policy = trust.Policy{BareMeta: true}
-
 // maxTarget is the longest target that is downloaded, in bytes.
 const maxTarget = 64 << 20
 
@@ -115,6 +111,8 @@ func (c *client) refresh(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	// The suite's repositories give no length and hash of snapshot and targets.
+	policy := trust.Policy{BareMeta: true}
 	c.repo, err = trust.OpenRepository(trust.RepositoryConfig{FS: durable.OS{}, Dir: c.store(), Anchor: roots[0], Policy: policy})
 	if err != nil {
 		return err
