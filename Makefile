@@ -16,8 +16,9 @@ build/.setup: scripts/setup
 runtime: setup ## get the official LiteRT library into build/runtime
 	@cross/runtime/get
 
-readers: setup ## get the independent TUF clients of testbed/readers into build/readers
+readers: setup ## get the tools by other hands that tests compare with into build/
 	@testbed/readers/get
+	@testbed/reference/get
 
 build: setup ## build the four programs into build/bin
 	@scripts/build build/bin

@@ -330,6 +330,28 @@ func TestFolders(t *testing.T) {
 	})
 }
 
+// TestLeftOut: a signer may leave paths out, as .git always is. A folder passes
+// then as with the reference tool, but nobody vouches for those files.
+func TestLeftOut(t *testing.T) {
+	s, p := newSigner(t)
+	c := maps.Clone(content)
+	delete(c, "labels.txt")
+	raw := payload(t, "", replace(`"model.sig"`, `"model.sig","labels.txt"`))(s, sign(t, s, c))
+	st, err := VerifyFolder(folder(t, content, raw), "", p, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range filesOf(content) {
+		want := ""
+		if f.Name == "labels.txt" {
+			want = CodeFile
+		}
+		if err := st.Covers(f); code(err) != want {
+			t.Errorf("%s: %v, wanted %q", f.Name, err, want)
+		}
+	}
+}
+
 func TestSignerKeys(t *testing.T) {
 	private, _, err := NewKey(passphrase)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// reference runs the reference tool; 'make reference' puts it there.
+// reference runs the reference tool; 'make readers' puts it there.
 func reference(t *testing.T, args ...string) error {
 	t.Helper()
 	tool, err := filepath.Abs("../../build/reference/model-signing/bin/model_signing")
@@ -19,7 +19,7 @@ func reference(t *testing.T, args ...string) error {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(tool); err != nil {
-		t.Fatalf("%v: run 'make reference'", err)
+		t.Fatalf("%v: run 'make readers'", err)
 	}
 	out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput()
 	t.Logf("model_signing %v\n%s", args, out)

@@ -322,6 +322,59 @@ func TestPublishRaisesFloor(t *testing.T) {
 	}
 }
 
+// newSigner makes a model-signing key and the policy that wants it.
+func newSigner(t *testing.T) (*modelsig.Signer, *modelsig.Policy) {
+	t.Helper()
+	pass := func(bool) ([]byte, error) { return []byte("a long passphrase"), nil }
+	private, public, err := modelsig.NewKey(pass)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := modelsig.NewSigner(private, pass)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pub")
+	if err := os.WriteFile(file, public, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, err := modelsig.Requirement{Key: file}.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, p
+}
+
+func TestPublishRequiresSignature(t *testing.T) {
+	p := newPublisher(t)
+	signer, want := newSigner(t)
+	_, other := newSigner(t)
+	signed := packedBy(t, signer, "1.0.0", labels)
+	for name, c := range map[string]struct {
+		dir  string
+		want *modelsig.Policy
+		code string
+	}{
+		"no signature":    {packed(t, "1.0.0", labels), want, modelsig.CodeMissing},
+		"another signer":  {signed, other, modelsig.CodeIdentity},
+		"the right one":   {signed, want, ""},
+		"again, refused":  {signed, other, modelsig.CodeIdentity}, // also where it is published already
+		"nothing is said": {signed, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf, before := p.conf(t, c.dir, "dev", "alice"), len(p.writes)
+			conf.Signature = c.want
+			_, err := p.publish(conf)
+			if code(err) != c.code {
+				t.Errorf("%v, wanted %q", err, c.code)
+			}
+			if err != nil && len(p.writes) != before {
+				t.Errorf("refused, and yet sent: %v", p.writes[before:])
+			}
+		})
+	}
+}
+
 func TestPublishRefuses(t *testing.T) {
 	p := newPublisher(t)
 	good := packed(t, "1.0.0", labels)

@@ -48,14 +48,19 @@ func buildAndRun(m *testing.M) (int, error) {
 const scriptLimit = 4 * time.Minute
 
 // TestJourneys runs every script of testdata. Scripts find the programs on PATH,
-// the trained models below $DIGITS and the official runtime libraries below
-// $RUNTIME, which 'make runtime' puts there.
+// the trained models below $DIGITS, the official runtime libraries below $RUNTIME,
+// which 'make runtime' puts there, and the reference tool of model signing in
+// $REFERENCE, by 'make readers'.
 func TestJourneys(t *testing.T) {
 	digits, err := filepath.Abs(root + "/testbed/models/digits")
 	if err != nil {
 		t.Fatal(err)
 	}
 	runtimes, err := filepath.Abs(root + "/build/runtime/litert-2.3.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference, err := filepath.Abs(root + "/build/reference/model-signing/bin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +71,7 @@ func TestJourneys(t *testing.T) {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("DIGITS", digits)
 			e.Setenv("RUNTIME", runtimes)
+			e.Setenv("REFERENCE", reference)
 			e.Setenv("GOARCH", runtime.GOARCH)
 			return nil
 		},
