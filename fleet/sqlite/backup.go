@@ -69,7 +69,7 @@ func Blobs(ctx context.Context, file string) ([]string, error) {
 		return nil, fmt.Errorf("list blobs: %w", err)
 	}
 	defer db.Close()
-	out, err := list(ctx, db, func(s scanner) (d string, err error) { return d, s.Scan(&d) }, `SELECT value FROM releases, json_each(releases.blobs)`)
+	out, err := list(ctx, db, func(s scanner) (d string, err error) { return d, s.Scan(&d) }, `SELECT value FROM releases, json_each(releases.blobs) WHERE value IS NOT NULL`)
 	if err != nil {
 		return nil, fmt.Errorf("list blobs: %w", err)
 	}
