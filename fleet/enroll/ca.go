@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Lifetimes of certificates. Devices renew at two thirds of theirs.
+// Lifetimes of certificates.
 const (
 	CALife     = 20 * 365 * 24 * time.Hour
 	ServerLife = 2 * 365 * 24 * time.Hour

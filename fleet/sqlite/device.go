@@ -91,6 +91,23 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte)
 	return nil
 }
 
+// replaceIdentity gives a revoked device's name to another key.
+func replaceIdentity(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte) error {
+	facts, err := jsonText(orEmpty(d.Facts))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, public_key = ?, serial = ?, certificate = ?, facts = ?, enrolled = ?,
+		epoch = 0, counter = 0, nonce = NULL, generation = 0, models = '[]', queues = '[]', proof = '', reported_at = 0 WHERE id = ?`,
+		d.Status, d.PublicKey, d.Serial, cert, facts, millis(d.Enrolled), d.ID)
+	for k, v := range d.Labels {
+		if err == nil {
+			err = putLabel(ctx, tx, d.ID, k, v)
+		}
+	}
+	return err
+}
+
 func orEmpty(m map[string]string) map[string]string {
 	if m == nil {
 		return map[string]string{}

@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -114,22 +113,33 @@ func enrolled(ctx context.Context, tx *sql.Tx, token string, key []byte) (*fleet
 		return nil, nil, err
 	}
 	d, err := getDevice(ctx, tx, id)
-	if err == nil && d.Status != fleet.DeviceActive {
+	if err == nil && (d.Status != fleet.DeviceActive || !bytes.Equal(d.PublicKey, key)) {
 		return nil, nil, fleet.ErrDeviceRevoked
 	}
 	return d, cert, err
 }
 
+// firstUse stores the device that a token lets in. A name whose identity was
+// revoked may be taken by another key, in the same channel: the history and the
+// wish stay, what the old identity said counts no more.
 func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Device, cert []byte, now time.Time) error {
-	if have, err := getDevice(ctx, tx, d.ID); err == nil {
-		if !bytes.Equal(have.PublicKey, d.PublicKey) || have.Status != fleet.DeviceActive {
-			return fleet.ErrDeviceExists.With("device %s is enrolled already", d.ID)
-		}
-		return fleet.ErrDeviceExists.With("device %s is enrolled already, with another token", d.ID)
-	} else if !errors.Is(err, fleet.ErrDeviceUnknown) {
-		return err
+	how := "with " + t.ID
+	have, err := getDevice(ctx, tx, d.ID)
+	switch {
+	case errors.Is(err, fleet.ErrDeviceUnknown):
+		err = insertDevice(ctx, tx, d, cert)
+	case err != nil:
+	case have.Status == fleet.DeviceActive:
+		err = fleet.ErrDeviceExists.With("device %s is enrolled already", d.ID)
+	case bytes.Equal(have.PublicKey, d.PublicKey):
+		err = fleet.ErrDeviceRevoked.With("the key of device %s is revoked: a new one is needed", d.ID)
+	case have.Channel != d.Channel:
+		err = fleet.ErrDeviceExists.With("device %s was of channel %s, the token is for %s", d.ID, have.Channel, d.Channel)
+	default:
+		how += ", after the identity before was revoked"
+		err = replaceIdentity(ctx, tx, d, cert)
 	}
-	if err := insertDevice(ctx, tx, d, cert); err != nil {
+	if err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO enrolments (token, public_key, device) VALUES (?, ?, ?)`, t.ID, d.PublicKey, d.ID); err != nil {
@@ -138,7 +148,7 @@ func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Dev
 	if _, err := tx.ExecContext(ctx, `UPDATE enrol_tokens SET used = used + 1 WHERE id = ?`, t.ID); err != nil {
 		return err
 	}
-	return addAudit(ctx, tx, fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "device:" + d.ID, Act: "device.enrol", Object: d.ID, Detail: fmt.Sprintf("with %s", t.ID)})
+	return addAudit(ctx, tx, fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "device:" + d.ID, Act: "device.enrol", Object: d.ID, Detail: how})
 }
 
 func scanAccess(s scanner) (*fleet.Access, error) {

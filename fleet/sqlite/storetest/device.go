@@ -207,6 +207,45 @@ func enrolTokens(s *suite) {
 	}
 }
 
+// revokedNames lets another key take the name of a revoked identity.
+func revokedNames(s *suite) {
+	old := s.enrolled("meter-1", map[string]string{"site": "harbour"})
+	tok := &fleet.EnrolToken{ID: "tok_new", Channel: "production", Labels: map[string]string{"row": "2"}, Max: 9, Expires: start.Add(time.Hour), Created: start}
+	s.must(s.CreateEnrolToken(s.Context(), tok, fleet.Audit{}))
+	enrol := func(token, key, channel string) (*fleet.Device, error) {
+		d := &fleet.Device{ID: "meter-1", Status: fleet.DeviceActive, Channel: channel, Labels: tok.Labels, PublicKey: []byte(key), Serial: "2", Enrolled: start.Add(time.Minute)}
+		got, _, err := s.Enrol(s.Context(), token, [32]byte{}, d, []byte("new certificate"), start)
+		return got, err
+	}
+	if _, err := enrol("tok_new", "new key", "production"); !errors.Is(err, fleet.ErrDeviceExists) {
+		s.Errorf("a name in use: %v", err)
+	}
+	s.must(s.UpdateDevice(s.Context(), "meter-1", func(d *fleet.Device) error { d.Counter, d.Generation, d.Proof = 7, 3, fleet.Proven; return nil }))
+	s.must(s.Revoke(s.Context(), "meter-1", act(1, "device.revoke", "meter-1")))
+	for key, want := range map[string]struct {
+		channel string
+		err     error
+	}{string(old.PublicKey): {"production", fleet.ErrDeviceRevoked}, "another key": {"dev", fleet.ErrDeviceExists}} {
+		if _, err := enrol("tok_new", key, want.channel); !errors.Is(err, want.err) {
+			s.Errorf("key %q in channel %s: %v", key, want.channel, err)
+		}
+	}
+	if _, err := enrol("tok_new", "new key", "production"); err != nil {
+		s.Fatal(err)
+	}
+	s.reopen()
+	got, err := s.Device(s.Context(), "meter-1")
+	s.must(err)
+	if got.Status != fleet.DeviceActive || string(got.PublicKey) != "new key" || got.Counter != 0 || got.Generation != 0 || got.Proof != "" ||
+		got.Labels["site"] != "harbour" || got.Labels["row"] != "2" {
+		s.Errorf("%+v", got)
+	}
+	// Whoever has the old key gets nothing for the old token any more.
+	if _, err := enrol("tok_meter-1", string(old.PublicKey), "production"); !errors.Is(err, fleet.ErrDeviceRevoked) {
+		s.Errorf("the old key: %v", err)
+	}
+}
+
 func access(s *suite) {
 	x, _ := fleet.NewAccess("ann", fleet.RoleOperator, time.Hour, start)
 	forever, _ := fleet.NewAccess("ci", fleet.RolePublisher, 0, start)

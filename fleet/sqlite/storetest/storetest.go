@@ -104,6 +104,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 		{"presence", presence},
 		{"revocation", revocation},
 		{"enrolment tokens", enrolTokens},
+		{"names of revoked devices", revokedNames},
 		{"access", access},
 		{"metadata", metadata},
 		{"stale changes of the catalog", stale},
