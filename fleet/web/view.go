@@ -122,6 +122,7 @@ type CountsView struct {
 	Failed   int `json:"failed"`
 	Silent   int `json:"silent"`
 	Hit      int `json:"hit" doc:"failed, after it had answered live requests"`
+	Back     int `json:"back" doc:"without an outcome, got the former wish back"`
 }
 
 // StageView is one stage; the last one is control.
@@ -165,6 +166,8 @@ func (c *CountsView) add(m fleet.Member) {
 		c.Silent++
 	case m.Assigned.IsZero():
 		c.Waiting++
+	case !m.Undone.IsZero():
+		c.Back++
 	case m.Acked.IsZero():
 		c.Assigned++
 	default:

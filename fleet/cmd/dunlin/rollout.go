@@ -38,6 +38,7 @@ type rolloutView struct {
 		Failed   int `json:"failed"`
 		Silent   int `json:"silent"`
 		Hit      int `json:"hit"`
+		Back     int `json:"back"`
 	} `json:"counts"`
 	Stages []struct {
 		Index   int        `json:"index"`
@@ -249,6 +250,8 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 						state = "passed"
 					case st.Baking != nil:
 						state = "bakes"
+					case st.Started != nil && r.over():
+						state = "stopped"
 					case st.Started != nil:
 						state = "runs"
 					}
@@ -305,7 +308,7 @@ func (c *cli) watch(ctx context.Context, id string) error {
 			return exitError(exitInterrupted)
 		case last.Status == fleet.RolloutCompleted:
 			return nil
-		case last.Status == fleet.RolloutHalted || last.Status == fleet.RolloutAborted:
+		case last.over():
 			return exitError(exitNotCompleted)
 		}
 		var refused *fleet.Error
@@ -335,7 +338,7 @@ func (r *rolloutView) line() string {
 	for _, x := range []struct {
 		n    int
 		what string
-	}{{r.Counts.Working, "at work"}, {r.Counts.Assigned, "assigned"}, {r.Counts.Failed, "failed"}, {r.Counts.Silent, "silent"}} {
+	}{{r.Counts.Working, "at work"}, {r.Counts.Assigned, "assigned"}, {r.Counts.Failed, "failed"}, {r.Counts.Silent, "silent"}, {r.Counts.Back, "taken back"}} {
 		if x.n > 0 {
 			s += fmt.Sprintf(", %d %s", x.n, x.what)
 		}
@@ -349,8 +352,38 @@ func (r *rolloutView) line() string {
 	return s
 }
 
+// over tells whether the rollout has ended before its time.
+func (r *rolloutView) over() bool {
+	return r.Status == fleet.RolloutHalted || r.Status == fleet.RolloutAborted
+}
+
+// settle follows an aborted rollout until no device is on its way any more.
+func (c *cli) settle(ctx context.Context, api api, id string) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for printed := ""; ; {
+		var r rolloutView
+		if err := api.Call(ctx, http.MethodGet, "/v1/rollouts/"+url.PathEscape(id), nil, &r); err != nil {
+			return err
+		}
+		if line := r.line(); line != printed {
+			printed = line
+			c.printProgress(&r, line)
+		}
+		if r.Counts.Assigned+r.Counts.Working == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return exitError(exitInterrupted)
+		case <-tick.C:
+		}
+	}
+}
+
 func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 	var reason string
+	var wait bool
 	cmd := &cobra.Command{
 		Use: verb + " ROLLOUT", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -362,9 +395,21 @@ func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 			if err := api.Call(cmd.Context(), http.MethodPost, "/v1/rollouts/"+url.PathEscape(args[0])+"/"+verb, map[string]string{"reason": reason}, &r); err != nil {
 				return err
 			}
+			switch {
+			case wait && verb == "abort":
+				return c.settle(cmd.Context(), api, args[0])
+			case wait:
+				return c.watch(cmd.Context(), args[0])
+			}
 			return c.print(r, func(w io.Writer) { fmt.Fprintf(w, "%s\t%s\n", r.ID, r.line()) })
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit")
+	switch verb {
+	case "abort":
+		cmd.Flags().BoolVar(&wait, "wait", false, "show progress until every device has its former wish back")
+	case "resume":
+		cmd.Flags().BoolVar(&wait, "wait", false, "show progress and exit 0 only when the rollout completed")
+	}
 	return cmd
 }
