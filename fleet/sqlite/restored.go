@@ -87,6 +87,7 @@ func restoreDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, r Restore) 
 		if _, err := tx.ExecContext(ctx, `DELETE FROM restored_records WHERE device = ?`, d.ID); err != nil {
 			return err
 		}
+		w.Withheld = true
 	}
 	w.Generation += r.Jump
 	w.Version += r.Jump
