@@ -137,28 +137,28 @@ func (r repository) Download(ctx context.Context, digest string, length int64) (
 	}
 }
 
-// distrust takes a blob from no stick any more that gave wrong bytes or none, and
-// tells whether that changed anything.
+// distrust blames the stick that a blob came from when its bytes were wrong or did
+// not come, and tells whether another attempt has a chance.
 func (r repository) distrust(sticks []*usb.Stick, digest string, length int64, err error) bool {
 	var refused *trust.Refusal
-	if usb.Code(err) == "" && !(errors.As(err, &refused) && refused.Code == trust.CodeBlob) {
+	wrong := errors.As(err, &refused) && refused.Code == trust.CodeBlob
+	if usb.Code(err) == "" && !wrong {
 		return false
 	}
 	b := trust.Blob{Length: length}
 	if _, err := hex.Decode(b.Digest[:], []byte(strings.TrimPrefix(digest, "sha256:"))); err != nil {
 		return false
 	}
-	changed := false
 	for _, s := range sticks {
-		if s.Has(b) {
-			s.Distrust(b.Digest)
-			changed = true
+		if !s.Has(b) {
+			continue
 		}
+		if s.Distrust(b.Digest); !s.Has(b) {
+			r.a.report.Happened(update.Event{Type: "usb.blob", Code: "usb.blob", Detail: err.Error()})
+		}
+		return true
 	}
-	if changed {
-		r.a.report.Happened(update.Event{Type: "usb.blob", Code: "usb.blob", Detail: err.Error()})
-	}
-	return changed || usb.Code(err) != ""
+	return usb.Code(err) != "" // it is gone
 }
 
 // sources are the sticks first, then the link.

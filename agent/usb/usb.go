@@ -69,7 +69,7 @@ type Stick struct {
 	who  Who
 
 	mu  sync.Mutex
-	bad map[[32]byte]bool // blobs that were not what their names say
+	bad map[[32]byte]int // blobs that were not what their names say, how often
 }
 
 var _ trust.Source = (*Stick)(nil)
@@ -81,7 +81,7 @@ func Open(path string, who Who) (*Stick, error) {
 
 // OpenIn looks at the lockbox that is the folder root of a file system.
 func OpenIn(fsys durable.FS, root string, who Who) (*Stick, error) {
-	s := &Stick{fsys: fsys, root: root, who: who, bad: map[[32]byte]bool{}}
+	s := &Stick{fsys: fsys, root: root, who: who, bad: map[[32]byte]int{}}
 	b, err := durable.ReadFile(fsys, s.path(wire.LockboxMark), 256)
 	if err != nil {
 		return nil, &Error{CodeNotOurs, fmt.Errorf("there is no lockbox: %w", err)}
@@ -157,7 +157,7 @@ func reading(err error) error {
 // blob opens a blob of the length that is signed.
 func (s *Stick) blob(b trust.Blob) (durable.File, error) {
 	s.mu.Lock()
-	bad := s.bad[b.Digest]
+	bad := s.bad[b.Digest] >= maxBad
 	s.mu.Unlock()
 	if bad {
 		return nil, &Error{CodeMalformed, errors.New("the blob is not what its name says")}
@@ -187,11 +187,16 @@ func (s *Stick) Has(b trust.Blob) bool {
 	return true
 }
 
-// Distrust takes no more bytes of a blob from this stick: they were wrong.
+// maxBad is how often a blob of a stick may be wrong: the first time, its beginning
+// may have come from elsewhere.
+const maxBad = 2
+
+// Distrust says that a blob with bytes of this stick was wrong. After the second
+// time the stick has it no more.
 func (s *Stick) Distrust(digest [32]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bad[digest] = true
+	s.bad[digest]++
 }
 
 const copySize = 256 << 10
