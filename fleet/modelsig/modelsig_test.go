@@ -299,6 +299,15 @@ func TestFolders(t *testing.T) {
 			t.Errorf("below another folder .git is a file like any: %v", err)
 		}
 	})
+	t.Run("git, not named by the signer", func(t *testing.T) {
+		i := strings.Index(payloadOf(t, raw), `,"ignore_paths":`)
+		older := payload(t, "", func(s string) string { return s[:i] + s[i+strings.IndexByte(s[i:], ']')+1:] })(s, raw)
+		dir := folder(t, content, older)
+		write(t, filepath.Join(dir, ".git", "config"), []byte("x"))
+		if err := verify(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("unsigned", func(t *testing.T) {
 		dir := folder(t, content, raw)
 		write(t, filepath.Join(dir, "model.yaml"), []byte("x"))

@@ -4,23 +4,19 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 )
 
 const maxDepth = 32
 
 // decode reads one JSON value into v. It refuses what parsers read differently:
-// keys that are the same but for their case, deep nesting, anything behind the
-// value. Null is allowed, because others write it for what is not there.
+// keys that are the same but for their case, and deep nesting. Null is allowed,
+// because others write it for what is not there.
 func decode(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	if err := scan(d, 0); err != nil {
 		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("there is something behind the value")
 	}
 	return json.Unmarshal(b, v)
 }
