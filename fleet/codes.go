@@ -21,6 +21,7 @@ var (
 	ErrKeyReused        = &Error{"request.key_reused", "this idempotency key came with another request before", "use a new key for a new request", 422}
 	ErrRouteUnknown     = &Error{"route.unknown", "nothing is served under this path", "read the API description at /openapi.yaml", 404}
 	ErrUnauthenticated  = &Error{"auth.missing", "no valid token was sent", "set DUNLIN_TOKEN or pass --token", 401}
+	ErrBusy             = &Error{"request.busy", "too many requests without a token", "try again in ten seconds", 429}
 	ErrForbidden        = &Error{"auth.forbidden", "this token's role does not allow that", "ask an admin for a token with the role that is named", 403}
 	ErrDeviceUnknown    = &Error{"device.unknown", "no such device", "list devices with 'dunlin device list'", 404}
 	ErrDeviceRevoked    = &Error{"device.revoked", "the device's identity is revoked", "enrol the device again with a new token", 403}

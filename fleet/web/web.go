@@ -102,6 +102,7 @@ type api struct {
 	huma    huma.API
 	mux     *http.ServeMux
 	answers answers
+	limit   *limiter
 }
 
 // Limits of requests.
@@ -115,7 +116,7 @@ const public = "public"
 
 // New returns the handler of the whole API.
 func New(c Config) http.Handler {
-	a := &api{Config: c, mux: http.NewServeMux(), answers: answers{byKey: map[string]*answered{}}}
+	a := &api{Config: c, mux: http.NewServeMux(), answers: answers{byKey: map[string]*answered{}}, limit: newLimiter()}
 	h := huma.DefaultConfig("Dunlin fleet server", c.Version)
 	h.DocsPath = "" // its pages load scripts from elsewhere
 	h.SchemasPath = ""
@@ -178,18 +179,27 @@ func (a *api) admit(ctx context.Context, header, want string) (*fleet.Access, er
 func (a *api) authorise(ctx huma.Context, next func(huma.Context)) {
 	want := wanted(ctx.Operation())
 	if want == public {
+		if err := a.limit.admit(ctx.RemoteAddr(), a.Now()); err != nil {
+			ctx.SetHeader("Retry-After", "10")
+			a.refuse(ctx, err)
+			return
+		}
 		next(ctx)
 		return
 	}
 	x, err := a.admit(ctx.Context(), ctx.Header("Authorization"), want)
 	if err != nil {
-		p := a.problem(err)
-		ctx.SetHeader("Content-Type", problemType)
-		ctx.SetStatus(p.Status)
-		ctx.BodyWriter().Write(p.json())
+		a.refuse(ctx, err)
 		return
 	}
 	next(huma.WithValue(ctx, actorKey{}, x))
+}
+
+func (a *api) refuse(ctx huma.Context, err error) {
+	p := a.problem(err)
+	ctx.SetHeader("Content-Type", problemType)
+	ctx.SetStatus(p.Status)
+	ctx.BodyWriter().Write(p.json())
 }
 
 // audit starts the row of an act.
