@@ -87,10 +87,18 @@ func (i *Ingest) greet(ctx context.Context, d *fleet.Device, r *wire.Receipt) er
 		return err
 	}
 	n := slices.IndexFunc(ls, func(l fleet.Lockbox) bool { return l.ID == r.Lockbox })
-	if n < 0 {
+	if n >= 0 && !ls[n].Created.After(d.LastSeen) {
 		return nil
 	}
 	h := &r.Hello
+	if i.Told != nil { // also of a lockbox that a restore has forgotten
+		if err := i.Told(ctx, d.ID, h); err != nil {
+			return err
+		}
+	}
+	if n < 0 {
+		return nil
+	}
 	return i.Store.UpdateDevice(ctx, d.ID, func(x *fleet.Device) error {
 		if !ls[n].Created.After(x.LastSeen) {
 			return nil
