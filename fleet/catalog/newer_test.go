@@ -1,0 +1,78 @@
+package catalog_test
+
+import (
+	"testing"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/catalog/catalogtest"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite"
+)
+
+// TestNewerAndAhead sends a device what it does not hold, and nothing at all when it holds
+// something newer, which Ahead names.
+func TestNewerAndAhead(t *testing.T) {
+	r := installed(t)
+	r.publish("dev", r.pub.Next("dev", map[*catalogtest.Bundle]int64{r.runtime("2.3.0"): 1}))
+	now := catalog.Held{Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1, Role: 2}
+	with := func(change func(*catalog.Held)) catalog.Held { h := now; change(&h); return h }
+	for _, c := range []struct {
+		about string
+		held  catalog.Held
+		files int
+		ahead string
+	}{
+		{"a new device", catalog.Held{}, 5, ""},
+		{"one that has everything", now, 0, ""},
+		{"one of before the release", with(func(h *catalog.Held) { h.Timestamp, h.Snapshot, h.Role = 1, 1, 1 }), 3, ""},
+		{"a newer role, older others", with(func(h *catalog.Held) { h.Timestamp, h.Snapshot, h.Role = 1, 1, 3 }), 0, "dev"},
+		{"a newer root", with(func(h *catalog.Held) { h.Root, h.Timestamp = 2, 1 }), 0, "root"},
+		{"newer targets", with(func(h *catalog.Held) { h.Targets = 2 }), 0, "targets"},
+		{"a newer snapshot", with(func(h *catalog.Held) { h.Snapshot = 3 }), 0, "snapshot"},
+		{"a newer timestamp", with(func(h *catalog.Held) { h.Timestamp = 3 }), 0, "timestamp"},
+	} {
+		rows, err := r.Newer(t.Context(), "dev", c.held)
+		if err != nil || len(rows) != c.files {
+			t.Errorf("%s: %d files, want %d, %v", c.about, len(rows), c.files, err)
+		}
+		if role, have, held, err := r.Ahead(t.Context(), "dev", c.held); err != nil || role != c.ahead || role != "" && held != have+1 {
+			t.Errorf("%s: %q, have %d, held %d, %v", c.about, role, have, held, err)
+		}
+	}
+}
+
+// TestAfterRestore wants the online roles above all that was given out, and the
+// next version of a channel above all that may have been published: publishers
+// are told.
+func TestAfterRestore(t *testing.T) {
+	r := installed(t)
+	_, err := r.db.Restore(t.Context(), sqlite.Restore{
+		Jump: fleet.RestoreJump, Roles: 1000, At: r.now,
+		Online: func(rows []fleet.MetaRow) ([]fleet.MetaRow, error) { return r.Jumped(rows, fleet.RestoreJump) },
+	})
+	must(t, err)
+	rows, err := r.Metadata(t.Context())
+	must(t, err)
+	for _, row := range rows {
+		want, floor := int64(1), int64(0)
+		switch row.Role {
+		case "snapshot", "timestamp":
+			want = fleet.RestoreJump + 2
+		case "dev", "staging", "production":
+			floor = 1001
+		}
+		if row.Version != want || row.Floor != floor {
+			t.Errorf("%s: version %d, floor %d, want %d and %d", row.Role, row.Version, row.Floor, want, floor)
+		}
+	}
+	a := r.runtime("2.3.0")
+	md := r.pub.Next("dev", map[*catalogtest.Bundle]int64{a: 1})
+	r.refuses(fleet.ErrCatalogStale, func() error {
+		_, err := r.Ingest(t.Context(), "dev", r.pub.SignRole(md), "anna")
+		return err
+	})
+	md.Signed.Version = 1002
+	if rs := r.publish("dev", md); len(rs) != 1 {
+		t.Errorf("%+v", rs)
+	}
+}
