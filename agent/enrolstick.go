@@ -39,8 +39,11 @@ func EnrollByStick(c Config, text, name, path string) error {
 // always has them; killed in between, it is done again.
 func enrolFromStick(c Config, path string) error {
 	fsys, dir := durable.OS{}, filepath.Join(c.State, "identity")
-	if _, err := identity.Load(fsys, dir); !errors.Is(err, identity.ErrNotEnrolled) {
-		return nil // open says what else may be wrong
+	switch _, err := identity.Load(fsys, dir); {
+	case err == nil:
+		return identity.Forget(fsys, dir) // a power cut may have left it
+	case !errors.Is(err, identity.ErrNotEnrolled):
+		return nil // open says what is wrong
 	}
 	token, asked, err := identity.Asked(fsys, dir)
 	if errors.Is(err, identity.ErrNotEnrolled) {
