@@ -33,6 +33,8 @@ const (
 type fleet struct {
 	bin, root string
 	env       []string // of dunlin
+	server    *exec.Cmd
+	at        struct{ API, MQTT string }
 	devices   chan *device
 }
 
@@ -95,43 +97,50 @@ func (f *fleet) rollout(t *testing.T, all []*device, version string) {
 	}
 }
 
-// serve starts the server; it ends with the test.
+// serve makes a server and starts it; it ends with the test.
 func (f *fleet) serve(t *testing.T) {
 	t.Helper()
-	dir, ready := filepath.Join(f.root, "fleet"), filepath.Join(f.root, "ready.json")
+	dir := filepath.Join(f.root, "fleet")
 	out := f.dunlinFleet(t, "init", "--name", "localhost", "--dir", dir)
 	token := regexp.MustCompile(`dunlin_[^\s",]+`).FindString(out)
-	cmd := exec.Command(filepath.Join(f.bin, "dunlin-fleet"), "serve", "--dir", dir, "--api", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--ready-file", ready)
-	log, err := os.Create(filepath.Join(f.root, "fleet.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	f.at.API, f.at.MQTT = "127.0.0.1:0", "127.0.0.1:0"
+	f.launch(t, dir)
 	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
+		f.server.Process.Signal(syscall.SIGTERM)
+		if err := f.server.Wait(); err != nil {
 			t.Errorf("server: %v", err)
 		}
-		log.Close()
-		if said, err := os.ReadFile(log.Name()); t.Failed() {
+		if said, err := os.ReadFile(filepath.Join(f.root, "fleet.log")); t.Failed() {
 			t.Logf("the server's last words (%v): %s", err, said[max(0, len(said)-2000):])
 		}
 	})
-	var at struct{ API string }
+	f.env = append(os.Environ(), "DUNLIN_SERVER=https://"+f.at.API, "DUNLIN_TOKEN="+token, "DUNLIN_CA="+filepath.Join(dir, "ca.pem"), "DUNLIN_PASSPHRASE=a passphrase of the test")
+}
+
+// launch starts a server at the addresses of f.at and waits until it serves.
+func (f *fleet) launch(t *testing.T, dir string) {
+	t.Helper()
+	ready := filepath.Join(t.TempDir(), "ready.json")
+	f.server = exec.Command(filepath.Join(f.bin, "dunlin-fleet"), "serve", "--dir", dir, "--api", f.at.API, "--mqtt", f.at.MQTT, "--ready-file", ready)
+	log, err := os.OpenFile(filepath.Join(f.root, "fleet.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	f.server.Stdout, f.server.Stderr = log, log
+	if err := f.server.Start(); err != nil {
+		t.Fatal(err)
+	}
 	err = poll(t.Context(), func(context.Context) error {
 		b, err := os.ReadFile(ready)
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal(b, &at)
+		return json.Unmarshal(b, &f.at)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.env = append(os.Environ(), "DUNLIN_SERVER=https://"+at.API, "DUNLIN_TOKEN="+token, "DUNLIN_CA="+filepath.Join(dir, "ca.pem"), "DUNLIN_PASSPHRASE=a passphrase of the test")
 }
 
 // publish makes practice keys and signs the runtime and both releases, whose
