@@ -25,7 +25,11 @@ const (
 	PrefixLockbox = "lbx_"
 )
 
-// NewID returns a fresh id; ids of later milliseconds sort after earlier ones.
+// entropy gives ids of one millisecond the order in which they were made.
+var entropy = &ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)}
+
+// NewID returns a fresh id; later ids of this process sort after earlier ones, as
+// far as now does not go back.
 func NewID(prefix string, now time.Time) string {
-	return prefix + ulid.MustNew(ulid.Timestamp(now), rand.Reader).String()
+	return prefix + ulid.MustNew(ulid.Timestamp(now), entropy).String()
 }
