@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -154,7 +155,16 @@ type reading struct {
 	command func(args ...string) *exec.Cmd
 	folder  string
 	url     string
-	files   map[string][]byte
+
+	mu    sync.Mutex // guards files: the reader is another process
+	files map[string][]byte
+}
+
+// serve changes what the repository has.
+func (r *reading) serve(files map[string][]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.files = files
 }
 
 func read(t *testing.T, command func(args ...string) *exec.Cmd, root []byte) *reading {
@@ -162,7 +172,9 @@ func read(t *testing.T, command func(args ...string) *exec.Cmd, root []byte) *re
 	r := &reading{command: command, folder: t.TempDir()}
 	must(t, os.WriteFile(filepath.Join(r.folder, "root.json"), root, 0o600))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
 		b, ok := r.files[strings.TrimPrefix(req.URL.Path, "/")]
+		r.mu.Unlock()
 		if !ok {
 			http.NotFound(w, req)
 			return
@@ -212,12 +224,12 @@ func TestOthersReadOurRepositories(t *testing.T) {
 				f.publish(map[*catalogtest.Bundle]int64{catalogtest.Runtime(t, "arm64", "2.3.0", []byte("library")): 1, catalogtest.Model(t, "digits", "1.0.0", []byte("digits 1")): 1})
 				f.assign("digits", "1.0.0")
 				r := read(t, command, root)
-				r.files = f.files(repo)
+				r.serve(f.files(repo))
 				r.fetches(t, f, runtimePath, channel+"/digits/1.0.0")
 
 				f.publish(map[*catalogtest.Bundle]int64{catalogtest.Model(t, "digits", "1.1.0", []byte("digits 2")): 2})
 				f.assign("digits", "1.1.0")
-				r.files = f.files(repo)
+				r.serve(f.files(repo))
 				r.fetches(t, f, channel+"/digits/1.1.0")
 				if _, err := r.targets(t.Context(), "dev/digits/1.1.0"); err == nil {
 					t.Error("it found a target that was never published")
@@ -225,12 +237,13 @@ func TestOthersReadOurRepositories(t *testing.T) {
 
 				for _, role := range []string{"timestamp", "snapshot", "targets"} {
 					fresh := read(t, command, root)
-					fresh.files = f.files(repo)
-					for file := range fresh.files {
+					files := f.files(repo)
+					for file := range files {
 						if strings.HasSuffix(file, role+".json") {
-							fresh.files[file] = bytes.Replace(fresh.files[file], []byte(`"version":`), []byte(`"version":1`), 1)
+							files[file] = bytes.Replace(files[file], []byte(`"version":`), []byte(`"version":1`), 1)
 						}
 					}
+					fresh.serve(files)
 					if _, err := fresh.targets(t.Context()); err == nil {
 						t.Errorf("it believed an altered %s", role)
 					}
