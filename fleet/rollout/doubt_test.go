@@ -10,13 +10,13 @@ import (
 // TestARevokedCanaryIsReplaced revokes whoever is in the first stages: others take
 // the place, one after the other, and control never goes first.
 func TestARevokedCanaryIsReplaced(t *testing.T) {
-	for gone := range 8 {
+	for gone := range 9 {
 		w := newWorld(spec(fleet.StageSpec{Count: 1}, fleet.StageSpec{Count: 2}, fleet.StageSpec{Percent: 100}), devices(8))
 		for i := range gone {
 			w.members[i].Revoked = true
 		}
 		w.settle()
-		if len(w.passed) > 0 && gone < 7 {
+		if len(w.passed) > 0 {
 			t.Fatalf("%d gone: stages %v passed on nothing", gone, w.passed)
 		}
 		for range 100 {
@@ -25,7 +25,7 @@ func TestARevokedCanaryIsReplaced(t *testing.T) {
 			w.now = w.now.Add(time.Minute)
 		}
 		want := fleet.RolloutCompleted
-		if gone == 7 { // all but control
+		if gone >= 7 { // all but control, all
 			want = fleet.RolloutHalted
 		}
 		if w.r.Status != want || want == fleet.RolloutHalted && w.r.Code != "gate.unknown" {
@@ -33,6 +33,34 @@ func TestARevokedCanaryIsReplaced(t *testing.T) {
 		}
 		if n := w.admitted[w.members[7].Device]; n > 0 != (gone < 7) {
 			t.Errorf("%d gone: control was admitted %d times", gone, n)
+		}
+	}
+}
+
+// TestARevokedStageIsReplaced revokes those of a later stage before they are
+// changed: the stage takes another and bakes, or, where nobody is left to be
+// taken, goes on with those who are good.
+func TestARevokedStageIsReplaced(t *testing.T) {
+	for gone := 1; gone <= 6; gone++ {
+		w := newWorld(spec(fleet.StageSpec{Count: 1}, fleet.StageSpec{Count: 3}, fleet.StageSpec{Percent: 100}), devices(8))
+		w.settle()
+		w.answer(good)
+		for i := range gone {
+			w.members[1+i].Revoked = true
+		}
+		for range 100 {
+			if w.r.Status != fleet.RolloutRunning {
+				break
+			}
+			w.settle()
+			w.answer(good)
+			w.now = w.now.Add(time.Minute)
+		}
+		if w.r.Status != fleet.RolloutCompleted || len(w.admitted) != 8-gone {
+			t.Errorf("%d gone: %s, %d admitted", gone, w.r.Status, len(w.admitted))
+		}
+		if baked := !w.r.Stages[1].Baking.IsZero(); baked != (gone < 6) {
+			t.Errorf("%d gone: the second stage baked %v", gone, baked)
 		}
 	}
 }

@@ -38,6 +38,10 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	if out := admissions(r, members); len(out) > 0 {
 		return out
 	}
+	last := r.Stage == len(r.Stages)-1
+	if nobody(r, members) || last && settled(r, members) && !anyGood(members) {
+		return []Action{{Kind: Halt, Stage: r.Stage, Code: "gate.unknown", Reason: "no device is left that could show that the release is good", Evaluations: evals}}
+	}
 	if !settled(r, members) {
 		return nil
 	}
@@ -47,11 +51,7 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	if !st.Baking.IsZero() && now.Before(st.Baking.Add(bakeOf(r))) {
 		return nil
 	}
-	if r.Stage == len(r.Stages)-1 {
-		if !anyGood(members) {
-			const nobody = "no device is left that could show that the release is good"
-			return []Action{{Kind: Halt, Stage: r.Stage, Code: "gate.unknown", Reason: nobody, Evaluations: evals}}
-		}
+	if last {
 		return []Action{{Kind: Complete, Stage: r.Stage, Evaluations: evals}}
 	}
 	return []Action{{Kind: PassStage, Stage: r.Stage, Evaluations: evals}}
@@ -69,26 +69,20 @@ func present(members []fleet.Member) []fleet.Member {
 	return out
 }
 
-// refill is present with a next device for every class whose devices up to the
-// present stage are all gone: unknown is not good. Where a class has none but
-// control left, that stays as it is.
+// refill is present with a next device for every class whose devices of the
+// present stage, or of all stages so far, are gone: unknown is not good. Where a
+// class has none but control left, that stays as it is.
 func refill(r *fleet.Rollout, members []fleet.Member) []fleet.Member {
 	out := present(members)
-	meant, here, next := map[string]bool{}, map[string]bool{}, map[string]int{}
-	for _, m := range members {
-		if m.Stage <= r.Stage {
-			meant[m.Stratum] = true
-		}
-	}
+	meant, here, next := reach(r.Stage, members), reach(r.Stage, out), map[string]int{}
 	for i, m := range out {
-		if m.Stage <= r.Stage {
-			here[m.Stratum] = true
-		} else if _, ok := next[m.Stratum]; !ok && !m.Control {
+		if _, ok := next[m.Stratum]; !ok && m.Stage > r.Stage && !m.Control {
 			next[m.Stratum] = i
 		}
 	}
 	for class, i := range next {
-		if meant[class] && !here[class] {
+		want, have := meant[class], here[class]
+		if want.sofar && !have.sofar || want.now && !have.now {
 			out[i].Stage = r.Stage
 		}
 	}
@@ -96,6 +90,24 @@ func refill(r *fleet.Rollout, members []fleet.Member) []fleet.Member {
 	return slices.DeleteFunc(out, func(m fleet.Member) bool {
 		return m.Control && m.Assigned.IsZero() && known[m.Stratum].good == 0 && r.Stage == len(r.Stages)-1
 	})
+}
+
+// reached tells whether a class has devices in a stage, and up to it.
+type reached struct{ now, sofar bool }
+
+func reach(stage int, members []fleet.Member) map[string]reached {
+	out := map[string]reached{}
+	for _, m := range members {
+		if m.Stage <= stage {
+			out[m.Stratum] = reached{now: m.Stage == stage || out[m.Stratum].now, sofar: true}
+		}
+	}
+	return out
+}
+
+// nobody tells whether every device so far is gone; refill has found no other.
+func nobody(r *fleet.Rollout, members []fleet.Member) bool {
+	return !slices.ContainsFunc(members, func(m fleet.Member) bool { return m.Stage <= r.Stage })
 }
 
 func anyGood(members []fleet.Member) bool {
