@@ -1,6 +1,10 @@
 package rollout
 
 import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,5 +93,80 @@ func TestFaultsOfTheDeviceAreNoVerdict(t *testing.T) {
 		if got := w.r.Status == fleet.RolloutHalted; got != halts {
 			t.Errorf("%s: %s, %s", code, w.r.Status, w.r.Reason)
 		}
+	}
+}
+
+// TestEveryCodeHasItsGate judges one failure of each code among twenty devices by
+// every gate: one counts it, and that one says at once whether it halts.
+func TestEveryCodeHasItsGate(t *testing.T) {
+	table := map[string]string{
+		"check.release": "prove", "check.runtime": "prove", "check.hardware": "prove", "check.name": "prove", "check.below_floor": "prove",
+		"check.contract.invalid": "prove", "check.manifest.path": "prove", "check.model.mismatch": "prove", "check.golden.invalid": "prove",
+		"check.blob.digest": "install", "check.blob.size": "install",
+		"prove.golden": "prove", "prove.nan": "prove", "prove.shape": "prove", "prove.latency": "prove", "prove.memory": "prove", "prove.start": "prove", "prove.crash": "prove", "prove.hang": "prove",
+		"prove.digest": "install", "place.lost": "install", "try.serve": "install", "probation.restarts": "install", "update.restarts": "install",
+		"probation.score": "probation", "probation.class": "probation", "probation.crash": "probation", "probation.errors": "probation", "probation.latency": "probation", "probation.nan": "probation",
+		"rollback.by_hand": "install", "rollback.other": "probation", "try.other": "probation",
+		"install.runtime": "install", "install.disk": "install", "": "install", "checked": "install",
+	}
+	for code, want := range table {
+		w := newWorld(spec(), devices(20))
+		for i := range w.members {
+			w.members[i].Outcome, w.members[i].Settled = fleet.OutcomeGood, w.now
+		}
+		w.members[0].Outcome, w.members[0].Code = fleet.OutcomeFailed, code
+		evals, failed := evaluate(w.r, w.members, w.now)
+		for _, g := range evals {
+			var e Evidence
+			if err := json.Unmarshal([]byte(g.Evidence), &e); err != nil {
+				t.Fatal(err)
+			}
+			if e.Failed > 0 != (g.Gate == want) {
+				t.Errorf("%s: gate %s counts %d", code, g.Gate, e.Failed)
+			}
+			if hand := code == byHand && g.Gate == want; e.ByHand > 0 != hand {
+				t.Errorf("%s: gate %s counts %d by hand", code, g.Gate, e.ByHand)
+			}
+		}
+		if halts := failed != nil; halts != (want != "install") {
+			t.Errorf("%s: halts %v", code, halts)
+		}
+	}
+}
+
+// TestThePageOfGates holds docs/gates.md against the code.
+func TestThePageOfGates(t *testing.T) {
+	page, err := os.ReadFile("../../docs/gates.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (\\w+)").FindAllStringSubmatch(string(page), -1)
+	told := map[string]bool{}
+	for _, row := range rows {
+		code := strings.Replace(row[1], "*", "other", 1)
+		told[strings.TrimSuffix(row[1], "*")] = true
+		for _, g := range gates {
+			if g.outcome == fleet.OutcomeFailed && g.counts(fleet.Member{Outcome: fleet.OutcomeFailed, Code: code}) != (g.name == row[2]) {
+				t.Errorf("%s: the page says %s, gate %s thinks otherwise", row[1], row[2], g.name)
+			}
+		}
+	}
+	for _, code := range ownFaults {
+		if !told[code] {
+			t.Errorf("the page does not tell of %s", code)
+		}
+	}
+}
+
+// TestAPersonsVerdict takes two devices back by hand: that halts, and says who.
+func TestAPersonsVerdict(t *testing.T) {
+	w := newWorld(spec(fleet.StageSpec{Percent: 100}), devices(12))
+	for range 10 {
+		w.settle()
+		w.answer(func(string) (string, string) { return fleet.OutcomeFailed, byHand })
+		w.now = w.now.Add(time.Minute)
+	}
+	if w.r.Status != fleet.RolloutHalted || w.r.Code != "gate.install" || !strings.Contains(w.r.Reason, "2 taken back by hand") || len(w.admitted) != 2 {
+		t.Errorf("%s %s, %d devices: %s", w.r.Status, w.r.Code, len(w.admitted), w.r.Reason)
 	}
 }

@@ -22,6 +22,7 @@ type Evidence struct {
 	E         float64 `json:"e"`                   // likelihood ratio against Tolerated
 	Limit     float64 `json:"limit"`               // E that fails
 	Strict    bool    `json:"strict"`              // the first failure fails
+	ByHand    int     `json:"by_hand,omitempty"`   // of Failed, devices that a person took back
 	Device    string  `json:"device,omitempty"`    // of the first failure
 	Code      string  `json:"code,omitempty"`
 	Reason    string  `json:"reason,omitempty"`
@@ -38,17 +39,24 @@ type gate struct {
 	limit     float64
 }
 
+// byHand is the code of a person's verdict at a device.
+const byHand = "rollback.by_hand"
+
 // ownFaults are codes of the device's storage, restarts or people: they do not
 // show by themselves that the release is bad, so they count as installs do.
-var ownFaults = []string{"check.blob.", "prove.digest", "place.lost", "try.serve", "probation.restarts", "update.restarts", "rollback.by_hand"}
+var ownFaults = []string{"check.blob.", "prove.digest", "place.lost", "try.serve", "probation.restarts", "update.restarts", byHand}
 
-// gates in the order in which their verdicts are read. Strict is for what does not
-// fail by chance:
+// gates in the order in which their verdicts are read. A code counts for the first
+// line of this table that has it; docs/gates.md says why.
 //
-//	prove      check.*, prove.*                 strict
-//	probation  try.*, probation.*, rollback.*   strict
-//	install    everything else, and ownFaults   two of the first ten, or more than chance
-//	silence    not heard of after it agreed     two of the first ten, or more than chance
+//	check.blob.*, prove.digest           install    a disk or a download of this device
+//	place.lost, try.serve                install    its disk, its memory
+//	probation.restarts, update.restarts  install    its power, its system
+//	rollback.by_hand                     install    a person's verdict, counted apart in the evidence
+//	check.*, prove.*                     prove      strict: the same on every device
+//	try.*, probation.*, rollback.*       probation  strict: what the release did with live requests
+//	everything else                      install    two of the first ten, or more than chance
+//	not heard of after it agreed         silence    two of the first ten, or more than chance
 var gates = []gate{
 	{name: "prove", prefixes: []string{"check.", "prove."}, outcome: fleet.OutcomeFailed, strict: true},
 	{name: "probation", prefixes: []string{"try.", "probation.", "rollback."}, outcome: fleet.OutcomeFailed, strict: true},
@@ -142,6 +150,9 @@ func (g *gate) look(done []fleet.Member) Evidence {
 			e.Device, e.Code, e.Reason = m.Device, m.Code, m.Reason
 		}
 		e.Failed++
+		if m.Code == byHand {
+			e.ByHand++
+		}
 		if i < 10 {
 			e.FirstTen++
 		}
@@ -169,5 +180,9 @@ func (e Evidence) sentence(g gate) string {
 	case g.strict:
 		return fmt.Sprintf("%s refused the release: %s (%s)", e.Device, e.Reason, e.Code)
 	}
-	return fmt.Sprintf("%d of %d devices failed, first %s: %s (%s)", e.Failed, e.Settled, e.Device, e.Reason, e.Code)
+	hands := ""
+	if e.ByHand > 0 {
+		hands = fmt.Sprintf(", %d taken back by hand", e.ByHand)
+	}
+	return fmt.Sprintf("%d of %d devices failed%s, first %s: %s (%s)", e.Failed, e.Settled, hands, e.Device, e.Reason, e.Code)
 }

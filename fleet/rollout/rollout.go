@@ -9,17 +9,19 @@
 //     tenth of a class, at least one device where it has two, is control: held
 //     back until the last stage has passed, then changed too.
 //   - A class is tried one device at a time until its first success.
-//   - A release that a device refuses on evidence (check, prove, try, probation)
-//     halts the rollout at the first refusal: golden cases and the contract's own
-//     bounds do not fail by chance.
-//   - Other failed installs and silence can be chance. One holds the admissions
+//   - A release that a device refuses on evidence (check, prove, probation) halts
+//     the rollout at the first refusal: golden cases and the contract's own bounds
+//     do not fail by chance. docs/gates.md lists which codes are evidence.
+//   - Other failed installs, faults of the device itself, what people took back by
+//     hand, and silence can be chance. One holds the admissions
 //     of its class until another device of the class succeeds after it; two among
 //     the first ten devices halt, and so does a likelihood ratio of 200 against
 //     the tolerated rate (Wald 1945; Robbins 1970).
 //   - Silent is a device that acknowledged its assignment, owes its outcome and
 //     was not heard of for the specification's silence. One that never
 //     acknowledged is pending; a stage passes with at most a fifth of its devices
-//     pending. One whose identity was revoked meanwhile is left out.
+//     pending. One whose identity was revoked meanwhile is left out, and where
+//     that empties a stage, the next of its class takes its place.
 //   - A halted rollout never goes on by itself. Devices that have not become good
 //     get back the wish that they had before.
 package rollout
