@@ -12,8 +12,10 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
-// reports verifies each report and lets it take effect before it is stored: a
-// server that dies in between is sent the report again and does the same again.
+// reports verifies each report and lets it take effect: what it answers is settled
+// first, then it is stored, and last it becomes the state of its device, which
+// raises the counter. A server that dies in between is sent the report again, finds
+// the counter still risen and does the same again.
 func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) (bad []refusal, err error) {
 	d, err := i.Store.Device(ctx, device)
 	if err != nil {
@@ -24,7 +26,6 @@ func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) (bad
 		return nil, err
 	}
 	now := i.Now()
-	out := make([]fleet.Report, 0, len(b.Records))
 	for _, r := range b.Records {
 		rep, err := openReport(device, key, r)
 		if err != nil {
@@ -35,15 +36,23 @@ func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) (bad
 		if err != nil {
 			return nil, err
 		}
-		proof, newest := classify(d, rep, given)
-		if newest {
-			if err := i.apply(ctx, d, rep, proof, now); err != nil {
+		proof, risen := classify(d, rep, given)
+		if risen {
+			if err := i.answers(ctx, d.ID, rep, proof, now); err != nil {
 				return nil, err
 			}
 		}
-		out = append(out, fleet.Report{Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now, Proof: proof, Report: *rep})
+		stored := fleet.Report{Device: device, Epoch: r.Epoch, Sequence: r.Sequence, At: now, Proof: proof, Report: *rep}
+		if err := i.Store.InsertReports(ctx, []fleet.Report{stored}); err != nil {
+			return nil, err
+		}
+		if risen {
+			if err := i.newest(ctx, d, rep, proof, now); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return bad, i.Store.InsertReports(ctx, out)
+	return bad, nil
 }
 
 // openReport wants a report that the device signed, about itself and in a record
@@ -63,20 +72,22 @@ func openReport(device string, key *ecdsa.PublicKey, r wire.Record) (*wire.Repor
 	return rep, nil
 }
 
-// classify says what a correctly signed report proves, and whether it is at
-// least as new as what is known. Proven: the counter has not fallen, the nonce is
-// one that this device was given, and every pair that serves passed prove on it.
-func classify(d *fleet.Device, rep *wire.Report, given bool) (proof string, newest bool) {
-	newest = rep.Epoch == d.Epoch && rep.Counter >= d.Counter
-	if !newest || !given {
-		return fleet.Claimed, newest
+// classify says what a correctly signed report proves, and whether it is newer than
+// what is known. One that is not newer, such as a repeat of the newest, changes
+// nothing: it neither proves anew nor takes back what was proven. Proven: the
+// counter has risen, the nonce is one that this device was given, and every pair
+// that serves passed prove on it.
+func classify(d *fleet.Device, rep *wire.Report, given bool) (proof string, risen bool) {
+	risen = rep.Epoch == d.Epoch && rep.Counter > d.Counter
+	if !risen || !given {
+		return fleet.Claimed, risen
 	}
 	for _, m := range rep.Models {
 		if m.Active != nil && !m.Active.Proven {
-			return fleet.Claimed, newest
+			return fleet.Claimed, risen
 		}
 	}
-	return fleet.Proven, newest
+	return fleet.Proven, risen
 }
 
 // given tells whether a nonce is the newest of a session or that of a lockbox which
@@ -91,26 +102,30 @@ func (i *Ingest) given(ctx context.Context, d *fleet.Device, nonce []byte, now t
 	}), err
 }
 
-// apply makes the report the newest state of its device and settles what it
-// answers.
-func (i *Ingest) apply(ctx context.Context, d *fleet.Device, rep *wire.Report, proof string, now time.Time) error {
-	err := i.Store.UpdateDevice(ctx, d.ID, func(x *fleet.Device) error {
+// newest makes the report the newest state of its device, unless a newer one came
+// by another way meanwhile.
+func (i *Ingest) newest(ctx context.Context, d *fleet.Device, rep *wire.Report, proof string, now time.Time) error {
+	d.Counter = rep.Counter
+	return i.Store.UpdateDevice(ctx, d.ID, func(x *fleet.Device) error {
+		if rep.Epoch != x.Epoch || rep.Counter <= x.Counter {
+			return nil
+		}
 		x.Models, x.Counter, x.Generation, x.Proof = rep.Models, rep.Counter, rep.Generation, proof
 		x.ReportedAt, x.LastSeen = now, now
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	d.Counter = rep.Counter
-	wish, err := i.Store.Wish(ctx, d.ID)
+}
+
+// answers settles what the report answers.
+func (i *Ingest) answers(ctx context.Context, device string, rep *wire.Report, proof string, now time.Time) error {
+	wish, err := i.Store.Wish(ctx, device)
 	if err != nil {
 		return err
 	}
 	if err := i.acknowledge(ctx, wish, rep.Generation, now); err != nil {
 		return err
 	}
-	rollouts, err := i.Store.DeviceRollouts(ctx, d.ID)
+	rollouts, err := i.Store.DeviceRollouts(ctx, device)
 	if err != nil || len(rollouts) == 0 {
 		return err
 	}
@@ -118,7 +133,7 @@ func (i *Ingest) apply(ctx context.Context, d *fleet.Device, rep *wire.Report, p
 	for n := range rollouts {
 		byID[rollouts[n].ID] = &rollouts[n]
 	}
-	err = i.Store.SettleMembers(ctx, d.ID, func(ms []fleet.Member) []fleet.Member {
+	err = i.Store.SettleMembers(ctx, device, func(ms []fleet.Member) []fleet.Member {
 		var out []fleet.Member
 		for _, m := range ms {
 			if r := byID[m.Rollout]; r != nil && settle(&m, r, rep, proof, now) {

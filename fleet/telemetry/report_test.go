@@ -97,6 +97,7 @@ func TestWhatAReportProves(t *testing.T) {
 			must(r.t, r.db.UpdateDevice(r.t.Context(), device, func(d *fleet.Device) error { d.Nonce = nil; return nil }))
 		}, fleet.Claimed, true},
 		{"counter fallen", func(_ *rig, rep *wire.Report) { rep.Counter = 1 }, fleet.Claimed, false},
+		{"counter not risen", func(_ *rig, rep *wire.Report) { rep.Counter-- }, fleet.Claimed, false},
 		{"serves what did not pass prove", func(_ *rig, rep *wire.Report) { rep.Models = []wire.ModelState{unproven} }, fleet.Claimed, true},
 		{"former epoch", func(r *rig, _ *wire.Report) {
 			old := r.epoch
@@ -125,8 +126,12 @@ func TestWhatAReportProves(t *testing.T) {
 			if d := r.device(); d.Models[0].Active.Path != want {
 				t.Errorf("the device runs %s, want %s", d.Models[0].Active.Path, want)
 			}
-			if d := r.device(); c.newest && d.Proof != c.proof {
-				t.Errorf("the device's state is %s, want %s", d.Proof, c.proof)
+			proof := c.proof
+			if !c.newest {
+				proof = fleet.Proven // by the report before
+			}
+			if d := r.device(); d.Proof != proof {
+				t.Errorf("the device's state is %s, want %s", d.Proof, proof)
 			}
 		})
 	}
@@ -229,6 +234,48 @@ func TestRepeatsChangeNothing(t *testing.T) {
 	}
 }
 
+// TestAReplayedReportChangesNothing sends the newest report again as another record,
+// in the same session and after the next welcome: what was proven stays, what was
+// claimed is not proven by it, and its time does not move.
+func TestAReplayedReportChangesNothing(t *testing.T) {
+	for _, first := range []string{fleet.Proven, fleet.Claimed} {
+		r := newRig(t)
+		ro := r.rollout(spec())
+		r.generation = 1
+		r.hello()
+		rep := r.report(active(path, "good"))
+		if first == fleet.Claimed { // signed for a welcome that is not known yet
+			rep.Nonce = []byte("sixteen bytes...")
+		}
+		signed := r.sign(rep)
+		for n := range 4 {
+			switch n {
+			case 2:
+				must(t, r.db.UpdateDevice(t.Context(), device, func(d *fleet.Device) error { d.Nonce = []byte("sixteen bytes..."); return nil }))
+			case 3:
+				r.hello()
+			}
+			r.now = r.now.Add(time.Minute)
+			_, err := r.in.Records(t.Context(), device, wire.KindReport, r.batch(signed))
+			must(t, err)
+			if d := r.device(); d.Proof != first || !d.ReportedAt.Equal(start.Add(time.Minute)) || d.Counter != 1 {
+				t.Errorf("%s, sent %d times: %s at %v, counter %d", first, n+1, d.Proof, d.ReportedAt, d.Counter)
+			}
+			want := map[string]string{fleet.Proven: fleet.OutcomeGood, fleet.Claimed: ""}[first]
+			if m := r.member(ro); m.Outcome != want {
+				t.Errorf("%s, sent %d times: the outcome is %q", first, n+1, m.Outcome)
+			}
+		}
+		rs, err := r.db.Reports(t.Context(), device, 9)
+		must(t, err)
+		for _, x := range rs[:len(rs)-1] {
+			if x.Proof != fleet.Claimed {
+				t.Errorf("%s: replay %d is stored as %s", first, x.Sequence, x.Proof)
+			}
+		}
+	}
+}
+
 // TestNothingIsAcknowledgedBeforeItIsKept lets the server die at every change that
 // a report makes; the device sends it again, and the end is the same.
 func TestNothingIsAcknowledgedBeforeItIsKept(t *testing.T) {
@@ -254,8 +301,13 @@ func TestNothingIsAcknowledgedBeforeItIsKept(t *testing.T) {
 		if m := r.member(ro); m.Outcome != fleet.OutcomeGood || m.Answered != 12 {
 			t.Errorf("change %d: member is %+v", fail, m)
 		}
-		if rs, _ := r.db.Reports(t.Context(), device, 9); len(rs) != 2 {
-			t.Errorf("change %d: %d reports", fail, len(rs))
+		rs, err := r.db.Reports(t.Context(), device, 9)
+		must(t, err)
+		if len(rs) != 2 || rs[0].Proof != fleet.Proven || rs[1].Proof != fleet.Proven {
+			t.Errorf("change %d: %d reports: %+v", fail, len(rs), rs)
+		}
+		if d := r.device(); d.Counter != 2 || d.Proof != fleet.Proven {
+			t.Errorf("change %d: the device is at report %d, %s", fail, d.Counter, d.Proof)
 		}
 	}
 	if points < 5 {
