@@ -86,6 +86,19 @@ type Member struct {
 	Revoked bool
 }
 
+// Tally is how many devices of one stage of a rollout have come equally far; the
+// words are those of Member.
+type Tally struct {
+	Stage    int
+	Outcome  string
+	Assigned bool
+	Acked    bool
+	Undone   bool
+	Answered bool // the release answered live requests
+	Revoked  bool
+	Devices  int
+}
+
 // Outcomes of a member.
 const (
 	OutcomeGood   = "good"

@@ -263,7 +263,7 @@ func stageSize(members []fleet.Member, stage int) int {
 }
 
 // Waiting says in a sentence what a running rollout waits for.
-func Waiting(r *fleet.Rollout, members []fleet.Member) string {
+func Waiting(r *fleet.Rollout, tallies []fleet.Tally) string {
 	if r.Status != fleet.RolloutRunning {
 		return ""
 	}
@@ -271,13 +271,13 @@ func Waiting(r *fleet.Rollout, members []fleet.Member) string {
 		return "bakes until " + b.Add(bakeOf(r)).UTC().Format(time.TimeOnly) + " UTC"
 	}
 	open, pending := 0, 0
-	for _, m := range members {
+	for _, t := range tallies {
 		switch {
-		case m.Stage > r.Stage || m.Outcome != "":
-		case !m.Acked.IsZero():
-			open++
+		case t.Stage > r.Stage || t.Outcome != "" || t.Revoked:
+		case t.Acked:
+			open += t.Devices
 		default:
-			pending++
+			pending += t.Devices
 		}
 	}
 	return fmt.Sprintf("%d devices at work, %d have not acknowledged yet", open, pending)

@@ -36,6 +36,32 @@ func (db *DB) Members(ctx context.Context, rollout string) ([]fleet.Member, erro
 	return list(ctx, db.r, scanMember, `SELECT `+memberColumns+` FROM members WHERE rollout = ? ORDER BY stratum, ord`, rollout)
 }
 
+// Tallies counts the members of each of these rollouts by stage and by how far they
+// have come, in one query.
+func (db *DB) Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error) {
+	ids, err := jsonText(rollouts)
+	if err != nil {
+		return nil, err
+	}
+	type row struct {
+		rollout string
+		fleet.Tally
+	}
+	rows, err := list(ctx, db.r, func(s scanner) (x row, err error) {
+		return x, s.Scan(&x.rollout, &x.Stage, &x.Outcome, &x.Assigned, &x.Acked, &x.Undone, &x.Answered, &x.Revoked, &x.Devices)
+	}, `SELECT m.rollout, m.stage, m.outcome, m.assigned != 0 AS a, m.acked != 0 AS k, m.undone != 0 AS u, m.answered != 0 AS w, d.status = ? AS r, count(*)
+ FROM members m JOIN devices d ON d.id = m.device WHERE m.rollout IN (SELECT value FROM json_each(?)) GROUP BY m.rollout, m.stage, m.outcome, a, k, u, w, r`,
+		fleet.DeviceRevoked, ids)
+	if err != nil {
+		return nil, fmt.Errorf("count members: %w", err)
+	}
+	out := map[string][]fleet.Tally{}
+	for _, x := range rows {
+		out[x.rollout] = append(out[x.rollout], x.Tally)
+	}
+	return out, nil
+}
+
 // unsettled refuses a member whose outcome a device has told since it was read.
 func unsettled(ctx context.Context, tx *sql.Tx, m *fleet.Member) error {
 	var outcome string

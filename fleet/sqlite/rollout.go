@@ -24,15 +24,36 @@ func scanRollout(s scanner) (fleet.Rollout, error) {
 	return r, json.Unmarshal([]byte(spec), &r.Spec)
 }
 
-func withStages(ctx context.Context, q querier, r *fleet.Rollout) error {
-	var err error
-	r.Stages, err = list(ctx, q, func(s scanner) (st fleet.Stage, err error) {
+// withStages reads the stages of all of these rollouts at once.
+func withStages(ctx context.Context, q querier, rs []fleet.Rollout) error {
+	at, ids, err := byID(rs)
+	if err != nil {
+		return err
+	}
+	type row struct {
+		rollout string
+		fleet.Stage
+	}
+	rows, err := list(ctx, q, func(s scanner) (x row, err error) {
 		var started, baking, passed int64
-		err = s.Scan(&st.Index, &st.Target, &started, &baking, &passed)
-		st.Started, st.Baking, st.Passed = fromMillis(started), fromMillis(baking), fromMillis(passed)
-		return st, err
-	}, `SELECT idx, target, started, baking, passed FROM stages WHERE rollout = ? ORDER BY idx`, r.ID)
+		err = s.Scan(&x.rollout, &x.Index, &x.Target, &started, &baking, &passed)
+		x.Started, x.Baking, x.Passed = fromMillis(started), fromMillis(baking), fromMillis(passed)
+		return x, err
+	}, `SELECT rollout, idx, target, started, baking, passed FROM stages WHERE rollout IN (SELECT value FROM json_each(?)) ORDER BY rollout, idx`, ids)
+	for _, x := range rows {
+		at[x.rollout].Stages = append(at[x.rollout].Stages, x.Stage)
+	}
 	return err
+}
+
+// byID finds rollouts by their ids; ids is the list of them as JSON.
+func byID(rs []fleet.Rollout) (at map[string]*fleet.Rollout, ids string, err error) {
+	at, names := map[string]*fleet.Rollout{}, make([]string, len(rs))
+	for i := range rs {
+		at[rs[i].ID], names[i] = &rs[i], rs[i].ID
+	}
+	ids, err = jsonText(names)
+	return at, ids, err
 }
 
 // CreateRollout stores a rollout; ErrRolloutConflict when one of its devices is
@@ -93,7 +114,9 @@ func getRollout(ctx context.Context, q querier, id string) (*fleet.Rollout, erro
 	if err != nil {
 		return nil, notFound(err, fleet.ErrRolloutUnknown.With("no rollout %q", id))
 	}
-	return &r, withStages(ctx, q, &r)
+	rs := []fleet.Rollout{r}
+	err = withStages(ctx, q, rs)
+	return &rs[0], err
 }
 
 // Rollouts lists rollouts, the newest first; an empty status does not restrict.
@@ -118,10 +141,8 @@ func (db *DB) rollouts(ctx context.Context, where string, args ...any) ([]fleet.
 	if err != nil {
 		return nil, fmt.Errorf("list rollouts: %w", err)
 	}
-	for i := range out {
-		if err := withStages(ctx, db.r, &out[i]); err != nil {
-			return nil, fmt.Errorf("list rollouts: %w", err)
-		}
+	if err := withStages(ctx, db.r, out); err != nil {
+		return nil, fmt.Errorf("list rollouts: %w", err)
 	}
 	return out, nil
 }

@@ -35,11 +35,11 @@ func (a *api) createRollout(ctx context.Context, in *newRollout) (*one[RolloutVi
 }
 
 func (a *api) showRollout(ctx context.Context, r *fleet.Rollout) (*one[RolloutView], error) {
-	ms, err := a.Store.Members(ctx, r.ID)
+	ts, err := a.Store.Tallies(ctx, []string{r.ID})
 	if err != nil {
 		return nil, err
 	}
-	return &one[RolloutView]{a.viewRollout(r, ms)}, nil
+	return &one[RolloutView]{a.viewRollout(r, ts[r.ID])}, nil
 }
 
 func (a *api) listRollouts(ctx context.Context, in *struct {
@@ -50,13 +50,17 @@ func (a *api) listRollouts(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	ids := make([]string, len(rs))
+	for i := range rs {
+		ids[i] = rs[i].ID
+	}
+	ts, err := a.Store.Tallies(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
 	items := make([]RolloutView, len(rs))
 	for i := range rs {
-		v, err := a.showRollout(ctx, &rs[i])
-		if err != nil {
-			return nil, err
-		}
-		items[i] = v.Body
+		items[i] = a.viewRollout(&rs[i], ts[rs[i].ID])
 	}
 	return paged(items, in.Limit, func(r RolloutView) string { return r.ID }), nil
 }

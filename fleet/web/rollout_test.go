@@ -2,8 +2,10 @@ package web
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,6 +71,63 @@ func TestRollouts(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"rollout.create", "rollout.pause", "rollout.resume", "rollout.abort"}, acted(s, r.ID)); d != "" {
 		t.Error(d)
+	}
+}
+
+// counting counts what is asked of a store about the devices of rollouts.
+type counting struct {
+	Store
+	members, tallies int
+}
+
+func (c *counting) Members(ctx context.Context, rollout string) ([]fleet.Member, error) {
+	c.members++
+	return c.Store.Members(ctx, rollout)
+}
+
+func (c *counting) Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error) {
+	c.tallies++
+	return c.Store.Tallies(ctx, rollouts)
+}
+
+// TestListsOfRollouts goes through many of them page by page: each page asks for the
+// counts of all its rollouts at once, and for no device alone.
+func TestListsOfRollouts(t *testing.T) {
+	s := readers(t)
+	store := &counting{Store: s.db}
+	s.config.Store = store
+	s.http.Config.Handler = New(s.config)
+	const n = 7
+	var made []string
+	for range n {
+		var r RolloutView
+		s.ask(fleet.RoleOperator, "POST", "/v1/rollouts", spec("1.0.0")).ok(&r)
+		s.ask(fleet.RoleOperator, "POST", "/v1/rollouts/"+r.ID+"/abort", nil).ok(nil)
+		made = append(made, r.ID)
+	}
+	slices.Reverse(made)
+	store.tallies = 0
+	var seen []string
+	pages, after := 0, ""
+	for {
+		var list page[RolloutView]
+		s.ask(fleet.RoleViewer, "GET", "/v1/rollouts?limit=3&after="+after, nil).ok(&list.Body)
+		pages++
+		for _, r := range list.Body.Items {
+			seen = append(seen, r.ID)
+			if r.Devices != 3 || r.Counts.Waiting != 3 || len(r.Stages) != 3 || r.Stages[2].Target != 3 {
+				t.Errorf("%+v", r)
+			}
+		}
+		if after = list.Body.Next; after == "" {
+			break
+		}
+	}
+	if d := cmp.Diff(made, seen); d != "" {
+		t.Error(d)
+	}
+	if pages != 3 || store.tallies != pages || store.members != 0 {
+		t.Errorf("%d pages asked for counts %d times and for members %d times", pages, store.tallies, store.members)
 	}
 }
 

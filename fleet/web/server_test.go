@@ -49,6 +49,7 @@ type server struct {
 	t       testing.TB
 	db      *sqlite.DB
 	http    *httptest.Server
+	config  Config
 	handler http.Handler
 	ca      string
 	tokens  map[string]string // by role
@@ -151,7 +152,7 @@ func newServer(t testing.TB) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.handler = New(Config{
+	s.config = Config{
 		Store:     db,
 		Rollouts:  &rollout.Service{Store: db, Now: now, Wake: func() {}},
 		Enrolment: enrolment{&enroll.Service{CA: ca, Store: db, Server: "https://fleet.test:8443", MQTT: "fleet.test:8883", Now: now}},
@@ -165,7 +166,7 @@ func newServer(t testing.TB) *server {
 			&telemetry.Ingest{Store: db, Wake: func() {}, Now: now, Log: log},
 		},
 		OnlineKeys: online, CA: ca.Cert(),
-		Waiting: func(*fleet.Rollout, []fleet.Member) string { return "" },
+		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
 		Revoked: func(device string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -173,7 +174,8 @@ func newServer(t testing.TB) *server {
 		},
 		Watch: func(string) (<-chan struct{}, func()) { return s.changed, func() {} },
 		Now:   now, Version: "test", Log: log,
-	})
+	}
+	s.handler = New(s.config)
 	s.http = httptest.NewTLSServer(s.handler)
 	t.Cleanup(s.http.Close)
 	s.ca = filepath.Join(dir, "http-ca.pem")

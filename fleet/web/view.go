@@ -136,42 +136,42 @@ type StageView struct {
 	Passed  *time.Time `json:"passed,omitempty"`
 }
 
-func (a *api) viewRollout(r *fleet.Rollout, ms []fleet.Member) RolloutView {
-	v := RolloutView{ID: r.ID, Spec: r.Spec, Status: r.Status, Code: r.Code, Reason: r.Reason, Waiting: a.Waiting(r, ms), Stage: r.Stage, Devices: r.Devices, Created: r.Created, By: r.By, Finished: when(r.Finished), Stages: []StageView{}}
+func (a *api) viewRollout(r *fleet.Rollout, ts []fleet.Tally) RolloutView {
+	v := RolloutView{ID: r.ID, Spec: r.Spec, Status: r.Status, Code: r.Code, Reason: r.Reason, Waiting: a.Waiting(r, ts), Stage: r.Stage, Devices: r.Devices, Created: r.Created, By: r.By, Finished: when(r.Finished), Stages: []StageView{}}
 	for i, st := range r.Stages {
 		s := StageView{Index: st.Index, Control: i == len(r.Stages)-1, Target: st.Target, Started: when(st.Started), Baking: when(st.Baking), Passed: when(st.Passed)}
-		for _, m := range ms {
-			if m.Stage <= i && m.Outcome == fleet.OutcomeGood {
-				s.Good++
+		for _, t := range ts {
+			if t.Stage <= i && t.Outcome == fleet.OutcomeGood {
+				s.Good += t.Devices
 			}
 		}
 		v.Stages = append(v.Stages, s)
 	}
-	for _, m := range ms {
-		v.Counts.add(m)
+	for _, t := range ts {
+		v.Counts.add(t)
 	}
 	return v
 }
 
-func (c *CountsView) add(m fleet.Member) {
+func (c *CountsView) add(t fleet.Tally) {
 	switch {
-	case m.Outcome == fleet.OutcomeGood:
-		c.Good++
-	case m.Outcome == fleet.OutcomeFailed:
-		c.Failed++
-		if m.Answered > 0 {
-			c.Hit++
+	case t.Outcome == fleet.OutcomeGood:
+		c.Good += t.Devices
+	case t.Outcome == fleet.OutcomeFailed:
+		c.Failed += t.Devices
+		if t.Answered {
+			c.Hit += t.Devices
 		}
-	case m.Outcome == fleet.OutcomeSilent:
-		c.Silent++
-	case m.Assigned.IsZero():
-		c.Waiting++
-	case !m.Undone.IsZero():
-		c.Back++
-	case m.Acked.IsZero():
-		c.Assigned++
+	case t.Outcome == fleet.OutcomeSilent:
+		c.Silent += t.Devices
+	case !t.Assigned:
+		c.Waiting += t.Devices
+	case t.Undone:
+		c.Back += t.Devices
+	case !t.Acked:
+		c.Assigned += t.Devices
 	default:
-		c.Working++
+		c.Working += t.Devices
 	}
 }
 

@@ -38,6 +38,8 @@ type Store interface {
 	Rollout(ctx context.Context, id string) (*fleet.Rollout, error)
 	Rollouts(ctx context.Context, status, after string, limit int) ([]fleet.Rollout, error)
 	Members(ctx context.Context, rollout string) ([]fleet.Member, error)
+	// Tallies counts the members of all these rollouts at once.
+	Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error)
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
 	Events(ctx context.Context, device, after string, limit int) ([]fleet.Event, error)
 	Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error)
@@ -85,7 +87,7 @@ type Config struct {
 	// OnlineKeys is the JSON of the server's public online keys, CA its CA in PEM.
 	OnlineKeys, CA []byte
 	// Waiting says what a rollout waits for.
-	Waiting func(*fleet.Rollout, []fleet.Member) string
+	Waiting func(*fleet.Rollout, []fleet.Tally) string
 	// Revoked ends the live sessions of a device.
 	Revoked func(device string)
 	// Watch returns a channel that receives whenever a rollout changed, until

@@ -69,6 +69,7 @@ type Rollouts interface {
 	SetRolloutStatus(ctx context.Context, id string, from []string, to, reason string, a fleet.Audit) error
 	CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 	Members(ctx context.Context, rollout string) ([]fleet.Member, error)
+	Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error)
 	SettleMembers(ctx context.Context, device string, change func([]fleet.Member) []fleet.Member) error
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
 	Wish(ctx context.Context, device string) (*fleet.Wish, error)
@@ -115,6 +116,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 		{"a commit is all or nothing", commit},
 		{"who may commit", mayCommit},
 		{"settled by a device", settled},
+		{"tallies count every member once", tallies},
 		{"open rollouts", openRollouts},
 		{"wishes", wishes},
 		{"leases", leases},
