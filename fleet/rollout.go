@@ -94,6 +94,7 @@ type Tally struct {
 	Assigned bool
 	Acked    bool
 	Undone   bool
+	Back     bool // undone, and the device has acknowledged that or never the other wish
 	Answered bool // the release answered live requests
 	Revoked  bool
 	Devices  int

@@ -17,6 +17,17 @@ func (c *Client) Do(ctx context.Context, method, path string, in []byte) ([]byte
 	return c.do(ctx, method, path, b)
 }
 
+// Create posts JSON under an idempotency key: sent again with the same key it makes
+// nothing a second time, and gets the first answer.
+func (c *Client) Create(ctx context.Context, path, key string, in []byte) ([]byte, error) {
+	req, err := c.request(ctx, http.MethodPost, path, &body{Reader: bytes.NewReader(in), size: int64(len(in)), kind: "application/json"})
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Idempotency-Key", key)
+	return c.answer(req)
+}
+
 // Stream opens an answer that goes on; the caller closes it.
 func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)

@@ -69,6 +69,14 @@ type body struct {
 // do sends a request and returns the bytes of a good answer. Anything else is a
 // *fleet.Error with the server's own code and next step where it gave them.
 func (c *Client) do(ctx context.Context, method, path string, b *body) ([]byte, error) {
+	req, err := c.request(ctx, method, path, b)
+	if err != nil {
+		return nil, err
+	}
+	return c.answer(req)
+}
+
+func (c *Client) request(ctx context.Context, method, path string, b *body) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
 		return nil, err
@@ -80,6 +88,10 @@ func (c *Client) do(ctx context.Context, method, path string, b *body) ([]byte, 
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	return req, nil
+}
+
+func (c *Client) answer(req *http.Request) ([]byte, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, refuse("server.unreachable", "check --server (DUNLIN_SERVER) and --ca (DUNLIN_CA)", "ask the server: %v", err)
@@ -95,7 +107,7 @@ func (c *Client) do(ctx context.Context, method, path string, b *body) ([]byte, 
 	if resp.StatusCode/100 == 2 {
 		return answer, nil
 	}
-	return nil, problem(method+" "+path, resp.StatusCode, answer)
+	return nil, problem(req.Method+" "+req.URL.Path, resp.StatusCode, answer)
 }
 
 // problem is the server's refusal as RFC 9457 has it.

@@ -48,9 +48,11 @@ func (db *DB) Tallies(ctx context.Context, rollouts []string) (map[string][]flee
 		fleet.Tally
 	}
 	rows, err := list(ctx, db.r, func(s scanner) (x row, err error) {
-		return x, s.Scan(&x.rollout, &x.Stage, &x.Outcome, &x.Assigned, &x.Acked, &x.Undone, &x.Answered, &x.Revoked, &x.Devices)
-	}, `SELECT m.rollout, m.stage, m.outcome, m.assigned != 0 AS a, m.acked != 0 AS k, m.undone != 0 AS u, m.answered != 0 AS w, d.status = ? AS r, count(*)
- FROM members m JOIN devices d ON d.id = m.device WHERE m.rollout IN (SELECT value FROM json_each(?)) GROUP BY m.rollout, m.stage, m.outcome, a, k, u, w, r`,
+		return x, s.Scan(&x.rollout, &x.Stage, &x.Outcome, &x.Assigned, &x.Acked, &x.Undone, &x.Back, &x.Answered, &x.Revoked, &x.Devices)
+	}, `SELECT m.rollout, m.stage, m.outcome, m.assigned != 0 AS a, m.acked != 0 AS k, m.undone != 0 AS u,
+ m.undone != 0 AND (m.acked = 0 OR d.generation >= coalesce(w.generation, 0)) AS b, m.answered != 0 AS n, d.status = ? AS r, count(*)
+ FROM members m JOIN devices d ON d.id = m.device LEFT JOIN wishes w ON w.device = m.device
+ WHERE m.rollout IN (SELECT value FROM json_each(?)) GROUP BY m.rollout, m.stage, m.outcome, a, k, u, b, n, r`,
 		fleet.DeviceRevoked, ids)
 	if err != nil {
 		return nil, fmt.Errorf("count members: %w", err)

@@ -122,7 +122,8 @@ type CountsView struct {
 	Failed   int `json:"failed"`
 	Silent   int `json:"silent"`
 	Hit      int `json:"hit" doc:"failed, after it had answered live requests"`
-	Back     int `json:"back" doc:"without an outcome, got the former wish back"`
+	Back     int `json:"back" doc:"without an outcome, got the former wish back and acknowledged it, or never the other"`
+	Leaving  int `json:"leaving" doc:"without an outcome, has not acknowledged yet that it got the former wish back"`
 }
 
 // StageView is one stage; the last one is control.
@@ -166,8 +167,10 @@ func (c *CountsView) add(t fleet.Tally) {
 		c.Silent += t.Devices
 	case !t.Assigned:
 		c.Waiting += t.Devices
-	case t.Undone:
+	case t.Undone && t.Back:
 		c.Back += t.Devices
+	case t.Undone:
+		c.Leaving += t.Devices
 	case !t.Acked:
 		c.Assigned += t.Devices
 	default:

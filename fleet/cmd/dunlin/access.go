@@ -42,7 +42,7 @@ func (c *cli) accessCreateCmd() *cobra.Command {
 				in["expires"] = fleet.Duration(expires)
 			}
 			var x accessView
-			if err := api.Call(cmd.Context(), http.MethodPost, "/v1/access", in, &x); err != nil {
+			if err := api.Create(cmd.Context(), "/v1/access", "", in, &x); err != nil {
 				return err
 			}
 			return c.print(x, func(w io.Writer) { fmt.Fprintf(w, "%s\n  %s, role %s; shown once\n", x.Token, x.ID, x.Role) })

@@ -3,9 +3,12 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
@@ -33,10 +36,50 @@ func (a api) Call(ctx context.Context, method, path string, in, out any) error {
 	if err != nil || out == nil {
 		return err
 	}
+	return read(method+" "+path, answer, out)
+}
+
+func read(asked string, answer []byte, out any) error {
 	if err := json.Unmarshal(answer, out); err != nil {
-		return &fleet.Error{Code: "server.answer", Message: fmt.Sprintf("%s %s: %v", method, path, err), Next: "check that server and dunlin are of versions that fit"}
+		return &fleet.Error{Code: "server.answer", Message: fmt.Sprintf("%s: %v", asked, err), Next: "check that server and dunlin are of versions that fit"}
 	}
 	return nil
+}
+
+// A creation whose answer was lost is sent again under the same key.
+const (
+	createTries = 3
+	createPause = time.Second
+)
+
+// Create makes something once, however often it has to be sent; an empty key is
+// replaced by a fresh one.
+func (a api) Create(ctx context.Context, path, key string, in, out any) error {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	if key == "" {
+		key = rand.Text()
+	}
+	for try := 1; ; try++ {
+		answer, err := a.Client.Create(ctx, path, key, text)
+		if err == nil {
+			return read("POST "+path, answer, out)
+		}
+		var refused *fleet.Error
+		answered := errors.As(err, &refused) && refused.Status != 0
+		if answered || try == createTries {
+			return err
+		}
+		timer := time.NewTimer(createPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
 }
 
 // maxEvent bounds one server-sent event.

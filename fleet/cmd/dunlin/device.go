@@ -260,7 +260,7 @@ func (c *cli) deviceTokenCmd() *cobra.Command {
 				Max     int       `json:"max"`
 				Expires time.Time `json:"expires"`
 			}
-			if err := api.Call(cmd.Context(), http.MethodPost, "/v1/enrol-tokens", in, &out); err != nil {
+			if err := api.Create(cmd.Context(), "/v1/enrol-tokens", "", in, &out); err != nil {
 				return err
 			}
 			return c.print(out, func(w io.Writer) {

@@ -39,6 +39,7 @@ type rolloutView struct {
 		Silent   int `json:"silent"`
 		Hit      int `json:"hit"`
 		Back     int `json:"back"`
+		Leaving  int `json:"leaving"`
 	} `json:"counts"`
 	Stages []struct {
 		Index   int        `json:"index"`
@@ -63,7 +64,7 @@ func (c *cli) rolloutCmd() *cobra.Command {
 
 func (c *cli) rolloutCreateCmd() *cobra.Command {
 	var spec fleet.Spec
-	var stages, file string
+	var stages, file, key string
 	var bake time.Duration
 	var control int
 	var wait bool
@@ -83,7 +84,7 @@ func (c *cli) rolloutCreateCmd() *cobra.Command {
 				return err
 			}
 			var r rolloutView
-			if err := api.Call(cmd.Context(), http.MethodPost, "/v1/rollouts", spec, &r); err != nil {
+			if err := api.Create(cmd.Context(), "/v1/rollouts", key, spec, &r); err != nil {
 				return err
 			}
 			if wait {
@@ -102,6 +103,7 @@ func (c *cli) rolloutCreateCmd() *cobra.Command {
 	f.IntVar(&control, "control", 10, "percent of each class that is held back until the last gate")
 	f.Int64Var(&spec.Attempt, "attempt", 0, "raise it to have devices try again what they refused")
 	f.StringVarP(&file, "file", "f", "", "YAML file with the specification")
+	f.StringVar(&key, "idempotency-key", "", "the same key within a day makes the rollout once, for jobs that are repeated (default a fresh one)")
 	f.BoolVar(&wait, "wait", false, "show progress and exit 0 only when the rollout completed")
 	return cmd
 }
@@ -338,7 +340,7 @@ func (r *rolloutView) line() string {
 	for _, x := range []struct {
 		n    int
 		what string
-	}{{r.Counts.Working, "at work"}, {r.Counts.Assigned, "assigned"}, {r.Counts.Failed, "failed"}, {r.Counts.Silent, "silent"}, {r.Counts.Back, "taken back"}} {
+	}{{r.Counts.Working, "at work"}, {r.Counts.Assigned, "assigned"}, {r.Counts.Failed, "failed"}, {r.Counts.Silent, "silent"}, {r.Counts.Leaving, "on the way back"}, {r.Counts.Back, "taken back"}} {
 		if x.n > 0 {
 			s += fmt.Sprintf(", %d %s", x.n, x.what)
 		}
@@ -357,7 +359,8 @@ func (r *rolloutView) over() bool {
 	return r.Status == fleet.RolloutHalted || r.Status == fleet.RolloutAborted
 }
 
-// settle follows an aborted rollout until no device is on its way any more.
+// settle follows an aborted rollout until every device that was at work has
+// acknowledged its former wish.
 func (c *cli) settle(ctx context.Context, api api, id string) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -370,7 +373,7 @@ func (c *cli) settle(ctx context.Context, api api, id string) error {
 			printed = line
 			c.printProgress(&r, line)
 		}
-		if r.Counts.Assigned+r.Counts.Working == 0 {
+		if r.Counts.Assigned+r.Counts.Working+r.Counts.Leaving == 0 {
 			return nil
 		}
 		select {
@@ -407,7 +410,7 @@ func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit")
 	switch verb {
 	case "abort":
-		cmd.Flags().BoolVar(&wait, "wait", false, "show progress until every device has its former wish back")
+		cmd.Flags().BoolVar(&wait, "wait", false, "show progress until every device that was at work is back at its former wish")
 	case "resume":
 		cmd.Flags().BoolVar(&wait, "wait", false, "show progress and exit 0 only when the rollout completed")
 	}

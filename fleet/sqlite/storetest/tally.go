@@ -31,7 +31,7 @@ func tallies(s *suite) {
 		count := map[fleet.Tally]int{}
 		for _, m := range members {
 			count[fleet.Tally{Stage: m.Stage, Outcome: m.Outcome, Assigned: !m.Assigned.IsZero(), Acked: !m.Acked.IsZero(),
-				Undone: !m.Undone.IsZero(), Answered: m.Answered > 0, Revoked: m.Revoked}]++
+				Undone: !m.Undone.IsZero(), Back: !m.Undone.IsZero(), Answered: m.Answered > 0, Revoked: m.Revoked}]++
 		}
 		var want []fleet.Tally
 		for t, n := range count {
@@ -41,6 +41,26 @@ func tallies(s *suite) {
 		if diff := gocmp.Diff(sorted(want), sorted(got[id])); diff != "" {
 			s.Error(diff)
 		}
+	}
+	// One that had acknowledged is back when it has acknowledged the wish after.
+	ms[4].Assigned, ms[4].Acked, ms[4].Undone = start, start, start
+	s.must(s.CommitRollout(s.Context(), fleet.Commit{Epoch: s.epoch(), Rollout: *first, Members: ms[4:5], Device: "e", Change: func(*fleet.Wish) error { return nil }}, start, signer))
+	back := func() (n int) {
+		got, err := s.Tallies(s.Context(), []string{first.ID})
+		s.must(err)
+		for _, t := range got[first.ID] {
+			if t.Back {
+				n += t.Devices
+			}
+		}
+		return n
+	}
+	if n := back(); n != 1 {
+		s.Errorf("%d back before the wish was acknowledged", n)
+	}
+	s.must(s.UpdateDevice(s.Context(), "e", func(d *fleet.Device) error { d.Generation = 1; return nil }))
+	if n := back(); n != 2 {
+		s.Errorf("%d back after it", n)
 	}
 	if none, err := s.Tallies(s.Context(), nil); err != nil || len(none) != 0 {
 		s.Errorf("of no rollout: %v, %v", none, err)
