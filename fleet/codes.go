@@ -18,6 +18,8 @@ var (
 	ErrDeviceAhead      = &Error{"device.ahead", "the device says that it holds more than any server could have given it", "look into the device; replace it if it lies", 409}
 	ErrBadRequest       = &Error{"request.malformed", "the request is not understood", "compare it with the API description at /openapi.yaml", 400}
 	ErrTooLarge         = &Error{"request.too_large", "the body is longer than is read here", "send less", 413}
+	ErrStalled          = &Error{"request.stalled", "the body stopped coming", "send it again; nothing was stored", 408}
+	ErrCut              = &Error{"request.cut", "the body ended before all of it had come", "send it again; nothing was stored", 400}
 	ErrKeyReused        = &Error{"request.key_reused", "this idempotency key came with another request before", "use a new key for a new request", 422}
 	ErrRouteUnknown     = &Error{"route.unknown", "nothing is served under this path", "read the API description at /openapi.yaml", 404}
 	ErrUnauthenticated  = &Error{"auth.missing", "no valid token was sent", "set DUNLIN_TOKEN or pass --token", 401}

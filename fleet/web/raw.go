@@ -2,8 +2,6 @@ package web
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net/http"
 	"strconv"
 
@@ -81,25 +79,15 @@ func (a *api) hasBlob(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) putBlob(w http.ResponseWriter, r *http.Request) error {
-	if err := a.Blobs.Put(r.PathValue("digest"), r.Body, maxBlob); err != nil {
+	if err := a.Blobs.Put(r.PathValue("digest"), moves(w, r), maxBlob); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// body reads a bounded body.
-func body(r *http.Request) ([]byte, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
-	var tooLong *http.MaxBytesError
-	if errors.As(err, &tooLong) {
-		return nil, fleet.ErrTooLarge
-	}
-	return b, err
-}
-
 func (a *api) putRole(w http.ResponseWriter, r *http.Request) error {
-	b, err := body(r)
+	b, err := body(w, r)
 	if err != nil {
 		return err
 	}
@@ -111,7 +99,7 @@ func (a *api) putRole(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) installRoots(w http.ResponseWriter, r *http.Request) error {
-	b, err := body(r)
+	b, err := body(w, r)
 	if err != nil {
 		return err
 	}

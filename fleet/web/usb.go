@@ -40,7 +40,7 @@ func (a *api) exportUSB(ctx context.Context, in *struct {
 }
 
 func (a *api) importReceipt(w http.ResponseWriter, r *http.Request) error {
-	b, err := body(r)
+	b, err := body(w, r)
 	if err != nil {
 		return err
 	}

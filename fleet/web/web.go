@@ -136,7 +136,7 @@ func New(c Config) http.Handler {
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, notFound(r))
 	})
-	return a.mux
+	return bounded(a.mux)
 }
 
 // actorKey carries the access of a request.
