@@ -1,13 +1,18 @@
 package web
 
 import (
+	"bytes"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/catalog/catalogtest"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
 // TestBadRequests sends what is not to be understood to every route that reads a
@@ -79,6 +84,122 @@ func TestBadRequests(t *testing.T) {
 	}
 	if a := s.ask(pub, "HEAD", "/v1/blobs/"+good, nil); a.status != 404 {
 		t.Errorf("the blob is there: %d", a.status)
+	}
+}
+
+// TestBadEnrolments shows tokens that let nobody in: each has its code, and neither a
+// device nor a use of a token comes of it.
+func TestBadEnrolments(t *testing.T) {
+	s := newServer(t)
+	s.ceremony()
+	token := func(body map[string]any) string {
+		var made TokenView
+		s.ask(fleet.RoleOperator, "POST", "/v1/enrol-tokens", body).ok(&made)
+		return made.Token
+	}
+	spent := token(map[string]any{"channel": "dev"})
+	first := enrolRequest(t, spent, "meter-1")
+	s.ask("", "POST", "/v1/enrol", first).ok(nil)
+	open := token(map[string]any{"channel": "dev", "max": 9})
+	deleted := token(map[string]any{"channel": "dev"})
+	changed := func(change func(*wire.EnrolRequest)) wire.EnrolRequest {
+		q := enrolRequest(t, open, "meter-2")
+		change(&q)
+		return q
+	}
+	gone := enrolRequest(t, deleted, "meter-2")
+	s.ask(fleet.RoleOperator, "DELETE", "/v1/enrol-tokens/"+gone.Token, nil).ok(nil)
+	expired := enrolRequest(t, token(map[string]any{"channel": "dev", "expires": "1ms"}), "meter-2") // every look at the test's clock is a millisecond later
+	known := func() (out []string) {
+		var ds page[DeviceView]
+		s.ask(fleet.RoleViewer, "GET", "/v1/devices", nil).ok(&ds.Body)
+		for _, d := range ds.Body.Items {
+			out = append(out, d.ID)
+		}
+		var ts page[TokenView]
+		s.ask(fleet.RoleOperator, "GET", "/v1/enrol-tokens", nil).ok(&ts.Body)
+		for _, x := range ts.Body.Items {
+			out = append(out, fmt.Sprint(x.ID, " used ", x.Used))
+		}
+		return append(out, s.acts()...)
+	}
+	before := known()
+	for _, c := range []struct {
+		name   string
+		body   wire.EnrolRequest
+		status int
+		code   string
+	}{
+		{"expired", expired, 401, "token.expired"},
+		{"used before by another key", enrolRequest(t, spent, "meter-2"), 401, "token.spent"},
+		{"used before for this name", enrolRequest(t, spent, "meter-1"), 401, "token.spent"},
+		{"a name that another key has", enrolRequest(t, open, "meter-1"), 409, "device.exists"},
+		{"deleted", gone, 401, "token.unknown"},
+		{"never made", changed(func(q *wire.EnrolRequest) { resign(t, q, "tok_none") }), 401, "token.unknown"},
+		{"wrong secret", changed(func(q *wire.EnrolRequest) { q.Secret[0] ^= 1 }), 401, "token.unknown"},
+		{"short secret", changed(func(q *wire.EnrolRequest) { q.Secret = q.Secret[:31] }), 400, "request.malformed"},
+		{"signed for another token", changed(func(q *wire.EnrolRequest) { q.Token = first.Token }), 400, "request.malformed"},
+		{"signed by another key", changed(func(q *wire.EnrolRequest) { q.PublicKey = first.PublicKey }), 400, "request.malformed"},
+		{"name", changed(func(q *wire.EnrolRequest) { q.Device = "../meter" }), 400, "request.malformed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := s.ask("", "POST", "/v1/enrol", c.body)
+			a.t = t
+			a.refused(c.status, c.code)
+		})
+	}
+	if d := cmp.Diff(before, known()); d != "" {
+		t.Error("something was changed:", d)
+	}
+	s.ask("", "POST", "/v1/enrol", first).ok(nil) // the same key again is a lost answer
+}
+
+// TestBadUploads sends what is not the blob that it is called: nothing is stored.
+func TestBadUploads(t *testing.T) {
+	s := newServer(t)
+	b := bytes.Repeat([]byte("bytes of a model "), 1000)
+	path := "/v1/blobs/" + bundle.DigestOf(b)
+	altered := slices.Clone(b)
+	altered[len(b)/2] ^= 1
+	for name, body := range map[string][]byte{"truncated": b[:len(b)-1], "empty": {}, "altered": altered, "longer": append(slices.Clone(b), 0)} {
+		t.Run(name, func(t *testing.T) {
+			a := s.ask(fleet.RolePublisher, "PUT", path, body)
+			a.t = t
+			a.refused(422, "blob.mismatch")
+			if a := s.ask(fleet.RolePublisher, "HEAD", path, nil); a.status != 404 {
+				t.Errorf("it is there: %d", a.status)
+			}
+		})
+	}
+	s.ask(fleet.RolePublisher, "PUT", path, b).ok(nil)
+}
+
+// TestIncompleteBundles publishes a release while one of its files was not uploaded:
+// the catalog stays as it was, and takes it when the file is there.
+func TestIncompleteBundles(t *testing.T) {
+	online := catalogtest.Online{Keys: shared.keys, Director: shared.director}
+	b := catalogtest.Model(t, "reader", "1.0.0", []byte("bytes of a model"))
+	for missing := range b.Blobs {
+		s := newServer(t)
+		p := catalogtest.New(t, 1, 1, online, day0)
+		s.ask(fleet.RolePublisher, "POST", "/v1/catalog/roots", p.Ceremony()).ok(nil)
+		for d, x := range b.Blobs {
+			if d != missing {
+				s.ask(fleet.RolePublisher, "PUT", "/v1/blobs/"+d, x).ok(nil)
+			}
+		}
+		catalog := func() string {
+			return string(s.ask(fleet.RoleViewer, "GET", "/v1/catalog/metadata", nil).body) + strings.Join(s.acts(), ", ")
+		}
+		before, role := catalog(), p.SignRole(p.Next("dev", map[*catalogtest.Bundle]int64{b: 1}))
+		s.ask(fleet.RolePublisher, "PUT", "/v1/catalog/roles/dev", role).refused(422, "bundle.incomplete")
+		if after := catalog(); after != before {
+			t.Errorf("without %s the catalog became %s", missing, after)
+		}
+		s.ask(fleet.RoleViewer, "GET", "/v1/models/reader", nil).refused(404, "model.unknown")
+		s.ask(fleet.RolePublisher, "PUT", "/v1/blobs/"+missing, b.Blobs[missing]).ok(nil)
+		s.ask(fleet.RolePublisher, "PUT", "/v1/catalog/roles/dev", role).ok(nil)
+		s.ask(fleet.RoleViewer, "GET", "/v1/models/reader", nil).ok(nil)
 	}
 }
 

@@ -241,20 +241,26 @@ func enrolRequest(t testing.TB, text, name string) wire.EnrolRequest {
 	if err != nil {
 		t.Fatal(err)
 	}
+	q := wire.EnrolRequest{Secret: token.Secret, Device: name, Facts: map[string]string{"arch": "amd64", "class": "amd64-test"}}
+	resign(t, &q, token.ID)
+	return q
+}
+
+// resign makes a request one for this token, under a fresh key.
+func resign(t testing.TB, q *wire.EnrolRequest, token string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
+	if q.PublicKey, err = x509.MarshalPKIXPublicKey(&key.PublicKey); err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256(wire.EnrolProof(token.ID, spki))
-	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
-	if err != nil {
+	sum := sha256.Sum256(wire.EnrolProof(token, q.PublicKey))
+	if q.Signature, err = ecdsa.SignASN1(rand.Reader, key, sum[:]); err != nil {
 		t.Fatal(err)
 	}
-	return wire.EnrolRequest{Token: token.ID, Secret: token.Secret, Device: name, PublicKey: spki, Signature: sig, Facts: map[string]string{"arch": "amd64", "class": "amd64-test"}}
+	q.Token = token
 }
 
 // answer is what the API answered to one request.
