@@ -303,6 +303,58 @@ func TestAdmit(t *testing.T) {
 	admit("revoked", own, fleet.ErrDeviceRevoked)
 }
 
+// TestARevokedNameIsTakenAgain gives the name of a revoked device to a new key: the
+// old key and its certificate stay out, and the history says what happened.
+func TestARevokedNameIsTakenAgain(t *testing.T) {
+	r := newRig(t).withRoots(t)
+	enrol := func(key *ecdsa.PrivateKey, token *wire.EnrolToken) (*x509.Certificate, error) {
+		t.Helper()
+		reply, err := r.Enrol(t.Context(), request(t, token, key, "pump-7"))
+		if err != nil {
+			return nil, err
+		}
+		return certificate(t, reply.Certificate), nil
+	}
+	oldKey, freshKey, oldToken := newKey(t, elliptic.P256()), newKey(t, elliptic.P256()), r.token(t, 2)
+	old, err := enrol(oldKey, oldToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.db.Revoke(t.Context(), "pump-7", fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, start), At: start, Actor: "anna", Act: "device.revoke", Object: "pump-7"}); err != nil {
+		t.Fatal(err)
+	}
+	r.now = r.now.Add(time.Minute)
+	replaced, err := enrol(freshKey, r.token(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Admit(t.Context(), replaced); err != nil {
+		t.Error("the new certificate:", err)
+	}
+	if err := r.Admit(t.Context(), old); !errors.Is(err, fleet.ErrDeviceRevoked) {
+		t.Error("the old certificate:", err)
+	}
+	for name, token := range map[string]*wire.EnrolToken{"its own": oldToken, "a new": r.token(t, 1)} {
+		if _, err := enrol(oldKey, token); !errors.Is(err, fleet.ErrDeviceRevoked) && !errors.Is(err, fleet.ErrDeviceExists) {
+			t.Errorf("the old key with %s token: %v", name, err)
+		}
+	}
+	if _, err := enrol(freshKey, r.token(t, 1)); !errors.Is(err, fleet.ErrDeviceExists) {
+		t.Error("a name in use:", err)
+	}
+	as, err := r.db.Audit(t.Context(), "pump-7", "", 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var acts []string
+	for _, a := range slices.Backward(as) {
+		acts = append(acts, a.Act)
+	}
+	if !slices.Equal(acts, []string{"device.enrol", "device.revoke", "device.enrol"}) || !strings.Contains(as[0].Detail, "revoked") {
+		t.Errorf("the audit says %v, %q", acts, as[0].Detail)
+	}
+}
+
 // Certificates do what they are for and nothing else.
 func TestCertificates(t *testing.T) {
 	ca, err := enroll.NewCA("test", start)

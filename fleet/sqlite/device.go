@@ -91,7 +91,8 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte)
 	return nil
 }
 
-// replaceIdentity gives a revoked device's name to another key.
+// replaceIdentity gives a revoked device's name to another key. In rollouts that it
+// owes an outcome it is pending again, until the new key acknowledges the wish.
 func replaceIdentity(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte) error {
 	facts, err := jsonText(orEmpty(d.Facts))
 	if err != nil {
@@ -100,6 +101,9 @@ func replaceIdentity(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []by
 	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, public_key = ?, serial = ?, certificate = ?, facts = ?, enrolled = ?,
 		epoch = 0, counter = 0, nonce = NULL, generation = 0, models = '[]', queues = '[]', proof = '', reported_at = 0 WHERE id = ?`,
 		d.Status, d.PublicKey, d.Serial, cert, facts, millis(d.Enrolled), d.ID)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `UPDATE members SET acked = 0 WHERE device = ? AND outcome = ''`, d.ID)
+	}
 	for k, v := range d.Labels {
 		if err == nil {
 			err = putLabel(ctx, tx, d.ID, k, v)

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -120,8 +121,10 @@ func enrolled(ctx context.Context, tx *sql.Tx, token string, key []byte) (*fleet
 }
 
 // firstUse stores the device that a token lets in. A name whose identity was
-// revoked may be taken by another key, in the same channel: the history and the
-// wish stay, what the old identity said counts no more.
+// revoked may be taken by another key, in the same channel. The history stays, and
+// so does the wish: its generation and the director's versions only ever rise, so
+// metadata of the old identity is never new to anybody. What the old identity said
+// counts no more.
 func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Device, cert []byte, now time.Time) error {
 	how := "with " + t.ID
 	have, err := getDevice(ctx, tx, d.ID)
@@ -134,7 +137,9 @@ func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Dev
 	case bytes.Equal(have.PublicKey, d.PublicKey):
 		err = fleet.ErrDeviceRevoked.With("the key of device %s is revoked: a new one is needed", d.ID)
 	case have.Channel != d.Channel:
-		err = fleet.ErrDeviceExists.With("device %s was of channel %s, the token is for %s", d.ID, have.Channel, d.Channel)
+		other := fleet.ErrDeviceExists.With("device %s was of channel %s, the token is for %s", d.ID, have.Channel, d.Channel)
+		other.Next = fmt.Sprintf("use a token of channel %s, or choose another --name", have.Channel)
+		err = other
 	default:
 		how += ", after the identity before was revoked"
 		err = replaceIdentity(ctx, tx, d, cert)

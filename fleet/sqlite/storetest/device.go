@@ -210,6 +210,17 @@ func enrolTokens(s *suite) {
 // revokedNames lets another key take the name of a revoked identity.
 func revokedNames(s *suite) {
 	old := s.enrolled("meter-1", map[string]string{"site": "harbour"})
+	r, ms := s.running("m", 1, "meter-1", "meter-2")
+	wish := func(key string) *fleet.Wish {
+		s.Helper()
+		change := func(w *fleet.Wish) error { w.Put(fleet.Item{Model: "m", Path: "production/m/" + key}); return nil }
+		s.must(s.CommitRollout(s.Context(), fleet.Commit{Epoch: s.epoch(), Rollout: *r, Members: ms[:1], Device: "meter-1", Change: change}, start, signer))
+		w, err := s.Wish(s.Context(), "meter-1")
+		s.must(err)
+		return w
+	}
+	ms[0].Assigned, ms[0].Acked = start, start
+	before := wish("1.0.0")
 	tok := &fleet.EnrolToken{ID: "tok_new", Channel: "production", Labels: map[string]string{"row": "2"}, Max: 9, Expires: start.Add(time.Hour), Created: start}
 	s.must(s.CreateEnrolToken(s.Context(), tok, fleet.Audit{}))
 	enrol := func(token, key, channel string) (*fleet.Device, error) {
@@ -239,6 +250,20 @@ func revokedNames(s *suite) {
 	if got.Status != fleet.DeviceActive || string(got.PublicKey) != "new key" || got.Counter != 0 || got.Generation != 0 || got.Proof != "" ||
 		got.Labels["site"] != "harbour" || got.Labels["row"] != "2" {
 		s.Errorf("%+v", got)
+	}
+	// The wish is the same and goes on rising; the old acknowledgement is not the new key's.
+	w, err := s.Wish(s.Context(), "meter-1")
+	s.must(err)
+	if diff := cmp.Diff(before, w); diff != "" {
+		s.Error("the wish changed:", diff)
+	}
+	now, err := s.Members(s.Context(), r.ID)
+	s.must(err)
+	if now[0].Revoked || now[0].Assigned.IsZero() || !now[0].Acked.IsZero() {
+		s.Errorf("member %+v", now[0])
+	}
+	if w = wish("2.0.0"); w.Generation != before.Generation+1 || w.Version != before.Version+1 {
+		s.Errorf("generation %d and version %d after %d and %d", w.Generation, w.Version, before.Generation, before.Version)
 	}
 	// Whoever has the old key gets nothing for the old token any more.
 	if _, err := enrol("tok_meter-1", string(old.PublicKey), "production"); !errors.Is(err, fleet.ErrDeviceRevoked) {
