@@ -114,7 +114,7 @@ func (r *reporter) report() *wire.Record {
 	rec := &wire.Record{}
 	rec.Sequence, err = r.a.queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
 		rep.Epoch, rec.Epoch = epoch, epoch
-		env, err := wire.Sign(r.a.id.Key, wire.ReportType, rep)
+		env, err := wire.Sign(r.a.id.Signer(), wire.ReportType, rep)
 		if err != nil {
 			return nil, err
 		}

@@ -238,7 +238,7 @@ func (a *Agent) receiptOf(s *usb.Stick, report *wire.Record, room int) error {
 			r.Queued = append(r.Queued, wire.ReceiptBatch{Kind: q.kind, Batch: b})
 		}
 	}
-	env, err := wire.Sign(a.id.Key, wire.ReceiptType, r)
+	env, err := wire.Sign(a.id.Signer(), wire.ReceiptType, r)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (e *enrolment) inspect(f durable.FS, done int) (enrolled bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("neither enrolled nor not: %w", err)
 	}
-	if id.Device != crashName || !bytes.Equal(inPEM(id.cert.Leaf.Raw), e.s.first.Certificate) {
+	if id.Device != crashName || !bytes.Equal(inPEM(id.current.cert.Raw), e.s.first.Certificate) {
 		return true, fmt.Errorf("device %q has another certificate than the server gave", id.Device)
 	}
 	for path, want := range map[string][]byte{"catalog/1.root.json": e.s.first.CatalogRoots[0], "director/1.root.json": e.s.first.DirectorRoots[0]} {

@@ -11,31 +11,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"path/filepath"
-	"time"
 
 	"github.com/dunlin-edge/dunlin/shared/durable"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
-// ServerError is the server's refusal to enrol.
-type ServerError struct {
-	Code   string `json:"code"`
-	Detail string `json:"detail"`
-	Next   string `json:"next"`
-}
-
-// Error implements error.
-func (e *ServerError) Error() string { return e.Detail + " (" + e.Code + ")" }
-
 // ErrFingerprint is wrapped when what the server sent is not what the token
 // names: another server answers, or the token was changed.
 var ErrFingerprint = errors.New("it does not have the fingerprint that the token names")
-
-const maxReply = 4 << 20
 
 // Enrol gets an identity with the token and stores it in dir, the key first and
 // device.json last: killed in between, it is asked again with the same key. The
@@ -69,13 +54,26 @@ func Store(fsys durable.FS, dir string, token *wire.EnrolToken, reply *wire.Enro
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		op, name string
-		data     []byte
-	}{{"identity.cert", fileCert, reply.Certificate}, {"identity.ca", fileCA, reply.CA}, {"identity.record", fileRecord, rec}} {
-		if err := durable.WriteFile(fsys, f.op, filepath.Join(dir, f.name), f.data, 0o600); err != nil {
-			return fmt.Errorf("store identity: %w", err)
-		}
+	key, err := loadKey(fsys, dir)
+	if err != nil {
+		return fmt.Errorf("store identity: %w", err)
+	}
+	p, err := joined(key, reply.Certificate)
+	if err != nil {
+		return fmt.Errorf("store identity: %w", err)
+	}
+	// What was being got for an identity before this one is none of it.
+	if err := durable.Remove(fsys, "identity.stale", filepath.Join(dir, fileNext)); err != nil {
+		return fmt.Errorf("store identity: %w", err)
+	}
+	if err := p.write(fsys, "identity.cert", filepath.Join(dir, fileKey)); err != nil {
+		return fmt.Errorf("store identity: %w", err)
+	}
+	if err := durable.WriteFile(fsys, "identity.ca", filepath.Join(dir, fileCA), reply.CA, 0o600); err != nil {
+		return fmt.Errorf("store identity: %w", err)
+	}
+	if err := durable.WriteFile(fsys, "identity.record", filepath.Join(dir, fileRecord), rec, 0o600); err != nil {
+		return fmt.Errorf("store identity: %w", err)
 	}
 	return nil
 }
@@ -93,35 +91,9 @@ func request(ctx context.Context, token *wire.EnrolToken, key *ecdsa.PrivateKey,
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: pinned(token.CA, u.Hostname())}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, token.Server+"/v1/enrol", bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxReply {
-		return nil, fmt.Errorf("the server's answer is longer than %d bytes", maxReply)
-	}
-	if resp.StatusCode != http.StatusOK {
-		e := &ServerError{}
-		if json.Unmarshal(b, e) != nil || e.Code == "" {
-			return nil, fmt.Errorf("the server answered %s", resp.Status)
-		}
-		return nil, e
-	}
 	var reply wire.EnrolReply
-	if err := json.Unmarshal(b, &reply); err != nil {
-		return nil, fmt.Errorf("read the server's answer: %w", err)
+	if err := post(ctx, pinned(token.CA, u.Hostname()), token.Server+"/v1/enrol", body, &reply); err != nil {
+		return nil, err
 	}
 	return &reply, nil
 }
@@ -182,7 +154,11 @@ func judge(r *wire.EnrolReply, t *wire.EnrolToken, key *ecdsa.PrivateKey) error 
 			return fmt.Errorf("%s: %w", x.what, ErrFingerprint)
 		}
 	}
-	if _, err = pair(r.Certificate, ca, key, r.Device); err != nil {
+	p, err := joined(key, r.Certificate)
+	if err == nil {
+		err = p.check(ca, r.Device)
+	}
+	if err != nil {
 		return fmt.Errorf("the server's answer: %w", err)
 	}
 	return nil

@@ -3,16 +3,16 @@
 // leaves it. Files survive the loss of everything else:
 //
 //	device.json   id, channel, addresses; written last: with it the device is enrolled
-//	key.pem       ECDSA P-256, PKCS #8
-//	cert.pem      issued by the server's CA, CN = device id
+//	key.pem       ECDSA P-256, PKCS #8, then the certificate that the server's CA
+//	              issued for it, CN = device id: one file, replaced by one rename
+//	next.pem      the same for the pair that is being got; while it is there either
+//	              may be the one that the server takes
 //	ca.pem        the CA that the token's fingerprint named
 //	time-floor    seconds; trusted time is never before it
 package identity
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -29,15 +29,17 @@ import (
 // ErrNotEnrolled is returned by Load where there is no identity.
 var ErrNotEnrolled = errors.New("this device is not enrolled")
 
-// Identity is an enrolled device's.
+// Identity is an enrolled device's. It is safe for concurrent use.
 type Identity struct {
 	Device  string
 	Channel string
 	Server  string // https://host:port
 	MQTT    string // host:port
-	Key     *ecdsa.PrivateKey
-	cert    tls.Certificate
-	ca      *x509.CertPool
+
+	fsys durable.FS
+	dir  string
+	ca   *x509.Certificate
+	pairs
 }
 
 // record is device.json.
@@ -55,7 +57,7 @@ const (
 
 	fileRecord = "device.json"
 	fileKey    = "key.pem"
-	fileCert   = "cert.pem"
+	fileNext   = "next.pem"
 	fileCA     = "ca.pem"
 )
 
@@ -75,27 +77,23 @@ func Load(fsys durable.FS, dir string) (*Identity, error) {
 	if r.Number != recordNumber || !wire.ValidDevice(r.Device) {
 		return nil, fmt.Errorf("read identity: format %d of device %q is not understood", r.Number, r.Device)
 	}
-	id := &Identity{Device: r.Device, Channel: r.Channel, Server: r.Server, MQTT: r.MQTT}
-	if id.Key, err = loadKey(fsys, dir); err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	cert, err := durable.ReadFile(fsys, filepath.Join(dir, fileCert), maxFile)
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
+	id := &Identity{Device: r.Device, Channel: r.Channel, Server: r.Server, MQTT: r.MQTT, fsys: fsys, dir: dir}
 	ca, err := durable.ReadFile(fsys, filepath.Join(dir, fileCA), maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
-	authority, err := certificate("CA certificate", ca)
+	if id.ca, err = certificate("CA certificate", ca); err != nil {
+		return nil, fmt.Errorf("read identity: %w", err)
+	}
+	usable := func(p *pair) error { return p.check(id.ca, id.Device) }
+	current, err := readPair(fsys, filepath.Join(dir, fileKey))
+	if err == nil {
+		err = usable(current)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
+		return nil, fmt.Errorf("read identity: %s: %w", fileKey, err)
 	}
-	if id.cert, err = pair(cert, authority, id.Key, id.Device); err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	id.ca = x509.NewCertPool()
-	id.ca.AddCert(authority)
+	id.pairs.start(current, loadNext(fsys, dir, current, usable))
 	return id, nil
 }
 
@@ -112,72 +110,48 @@ func certificate(what string, file []byte) (*x509.Certificate, error) {
 	return c, nil
 }
 
-// pair joins a certificate with the key and the device that it must be for. The
-// files of two identities never make one.
-func pair(certPEM []byte, ca *x509.Certificate, key *ecdsa.PrivateKey, device string) (tls.Certificate, error) {
-	leaf, err := certificate("device certificate", certPEM)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	pub, ok := leaf.PublicKey.(*ecdsa.PublicKey)
-	if !ok || !pub.Equal(&key.PublicKey) {
-		return tls.Certificate{}, errors.New("the device certificate is for another key")
-	}
-	if leaf.Subject.CommonName != device {
-		return tls.Certificate{}, fmt.Errorf("the device certificate is for device %q, not %q", leaf.Subject.CommonName, device)
-	}
-	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return tls.Certificate{}, fmt.Errorf("the device certificate is of another CA: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil
-}
-
-func loadKey(fsys durable.FS, dir string) (*ecdsa.PrivateKey, error) {
-	b, err := durable.ReadFile(fsys, filepath.Join(dir, fileKey), maxFile)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, errors.New("the device key is damaged")
-	}
-	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("device key: %w", err)
-	}
-	key, ok := k.(*ecdsa.PrivateKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return nil, errors.New("the device key is not ECDSA P-256")
-	}
-	return key, nil
-}
-
 // makeKey returns the key that dir holds, or makes one: an enrolment that was
 // interrupted goes on with the same key.
 func makeKey(fsys durable.FS, dir string) (*ecdsa.PrivateKey, error) {
-	key, err := loadKey(fsys, dir)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+	p, err := readPair(fsys, filepath.Join(dir, fileKey))
+	switch {
+	case err == nil:
+		return p.key, nil
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if p, err = newPair(); err != nil {
+		return nil, err
+	}
+	return p.key, p.write(fsys, "identity.key", filepath.Join(dir, fileKey))
+}
+
+func loadKey(fsys durable.FS, dir string) (*ecdsa.PrivateKey, error) {
+	p, err := readPair(fsys, filepath.Join(dir, fileKey))
 	if err != nil {
 		return nil, err
 	}
-	block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return key, durable.WriteFile(fsys, "identity.key", filepath.Join(dir, fileKey), block, 0o600)
+	return p.key, nil
 }
 
 // TLS is the client side of mutual TLS 1.3 to the server. Without a trusted clock
-// the server's chain, name and CA are checked, its dates are not.
+// the server's chain, name and CA are checked, its dates are not. Each handshake
+// shows the pair whose turn it is.
 func (id *Identity) TLS(serverName string, trusted func() bool) *tls.Config {
+	c := id.checked(serverName, trusted)
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return id.show(), nil }
+	return c
+}
+
+// checked is TLS without a certificate of the device.
+func (id *Identity) checked(serverName string, trusted func() bool) *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(id.ca)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{id.cert}, ServerName: serverName,
+		MinVersion: tls.VersionTLS13, ServerName: serverName,
 		// The standard check cannot leave out dates; verifyServer does all the
 		// rest of it, always.
 		InsecureSkipVerify: true,
-		VerifyConnection:   func(s tls.ConnectionState) error { return verifyServer(s, id.ca, serverName, trusted()) },
+		VerifyConnection:   func(s tls.ConnectionState) error { return verifyServer(s, roots, serverName, trusted()) },
 	}
 }

@@ -67,11 +67,11 @@ func TestEnrol(t *testing.T) {
 	if id.Device != "meter-1" || id.Channel != "production" || id.Server != s.URL || id.MQTT != "127.0.0.1:8883" {
 		t.Errorf("identity %+v", id)
 	}
-	spki, err := x509.MarshalPKIXPublicKey(&id.Key.PublicKey)
+	spki, err := x509.MarshalPKIXPublicKey(&id.Signer().PublicKey)
 	if err != nil || len(s.keys) != 1 || string(spki) != s.keys[0] {
 		t.Errorf("the key is not the one that the server was shown: %v", err)
 	}
-	for _, name := range []string{fileKey, fileCert, fileCA, fileRecord} {
+	for _, name := range []string{fileKey, fileCA, fileRecord} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
@@ -206,7 +206,7 @@ func TestInterruptedEnrolmentGoesOn(t *testing.T) {
 	s.notEnrolled(t, dir)
 	s.lie = nil
 	// What a killed write leaves is swept.
-	if err := os.WriteFile(filepath.Join(dir, ".cert.pem.tmp-01234567"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, ".key.pem.tmp-01234567"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	reply, err := enrol(s, dir, "another")
@@ -263,8 +263,10 @@ func TestEnrolWithImpostor(t *testing.T) {
 // dial makes a mutual TLS connection to a server with that certificate.
 func dial(t *testing.T, id *Identity, cert tls.Certificate, trusted bool) (device string, err error) {
 	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AddCert(id.ca)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: id.ca,
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -344,8 +346,8 @@ func TestDamagedIdentity(t *testing.T) {
 	} else if err := Store(durable.OS{}, theirs, other.token, reply); err != nil {
 		t.Fatal(err)
 	}
-	says := map[string]string{fileKey: "key", fileCert: "device certificate", fileCA: "CA", fileRecord: ""}
-	foreign := map[string]string{fileKey: "another key", fileCert: "another key", fileCA: "another CA", fileRecord: `for device "meter-1", not "meter-2"`}
+	says := map[string]string{fileKey: "key", fileCA: "CA", fileRecord: ""}
+	foreign := map[string]string{fileKey: "another CA", fileCA: "another CA", fileRecord: `for device "meter-1", not "meter-2"`}
 	n := 0
 	for name, what := range says {
 		good, err := os.ReadFile(filepath.Join(dir, name))
