@@ -158,7 +158,7 @@ func (d *Device) Report() {
 	d.mu.Unlock()
 	_, err := d.Queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
 		rep.Epoch = epoch
-		env, err := wire.Sign(d.ID.Key, wire.ReportType, rep)
+		env, err := wire.Sign(d.ID.Signer(), wire.ReportType, rep)
 		if err != nil {
 			return nil, err
 		}
