@@ -8,10 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/shirou/gopsutil/v4/mem"
 	"golang.org/x/mod/semver"
 	"golang.org/x/sys/unix"
+
+	"github.com/dunlin-edge/dunlin/agent/identity"
+	"github.com/dunlin-edge/dunlin/shared/durable"
 )
 
 // Grades of a Finding.
@@ -45,6 +49,7 @@ func Doctor(c Config) []Finding {
 		checkListen(c),
 		checkCPUInfo(),
 		checkClock(),
+		checkIdentity(c, time.Now()),
 	}
 }
 
@@ -169,4 +174,26 @@ func checkClock() Finding {
 		return Finding{"clock", FindingWarn, "not synchronised", "none needed: the agent trusts signed time until the clock is synchronised"}
 	}
 	return Finding{"clock", FindingOK, "synchronised", ""}
+}
+
+// checkIdentity looks at the identity on disk by the system's clock, which may be
+// wrong: the agent itself goes by trusted time.
+func checkIdentity(c Config, now time.Time) Finding {
+	id, err := identity.Load(durable.OS{}, filepath.Join(c.State, "identity"))
+	switch {
+	case errors.Is(err, identity.ErrNotEnrolled):
+		return Finding{"identity", FindingWarn, "not enrolled", "dunlin-agent enroll --token TOKEN"}
+	case err != nil:
+		return Finding{"identity", FindingFail, err.Error(), "wipe it with 'dunlin-agent reset --yes' and enrol again with a token of 'dunlin device replace'"}
+	}
+	r := id.Renewal()
+	left := daysLeft(r.Expires, now)
+	found := fmt.Sprintf("%s, certificate until %s, %d days left", id.Device, r.Expires.UTC().Format(time.DateOnly), left)
+	switch {
+	case !now.Before(r.Expires):
+		return Finding{"identity", FindingWarn, found, "run the agent where it reaches the server: it renews by itself; after 30 days an operator accepts it with 'dunlin device accept " + id.Device + "'"}
+	case now.After(r.Expires.Add(-r.Expires.Sub(r.From) / 6)):
+		return Finding{"identity", FindingWarn, found, "it should have been renewed: look at 'dunlin-agent status' and whether " + id.Server + " can be reached"}
+	}
+	return Finding{"identity", FindingOK, found, ""}
 }

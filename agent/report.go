@@ -159,6 +159,9 @@ func (r *reporter) Welcomed(w *wire.Welcome) {
 	r.mu.Lock()
 	r.nonce = w.Nonce
 	r.mu.Unlock()
+	if r.a.id.Welcomed() {
+		r.a.renew.look()
+	}
 	r.a.watch.SetWindow(time.Duration(w.Window) * time.Second)
 	if w.Metadata || w.Generation != r.a.update.Generation() {
 		r.a.update.Refresh()
@@ -184,7 +187,7 @@ func (r *reporter) Asked(a *wire.Ask) string {
 func (a *Agent) Status() Status {
 	now, source := a.clock.Now()
 	s := Status{Device: a.id.Device, Agent: Version, Channel: a.id.Channel, Server: a.id.Server, Connected: a.link.Connected(), Clock: source, Now: now,
-		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}}
+		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}, Certificate: a.renew.status()}
 	all, err := a.update.Status()
 	if err != nil {
 		s.Damage = append(s.Damage, err.Error())

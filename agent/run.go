@@ -48,6 +48,7 @@ type Agent struct {
 	link   *link.Link
 	log    *slog.Logger
 	report *reporter
+	renew  *renewer
 	route  *route
 	who    usb.Who
 	damage []string
@@ -74,6 +75,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	g.Go(func() error { return a.update.Run(ctx) })
 	g.Go(func() error { return a.link.Run(ctx) })
 	g.Go(func() error { return a.report.run(ctx) })
+	g.Go(func() error { return a.renew.run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, agentSocket, localHandler(a, c)) })
 	front := oip.Handler(a.infer, Version)
 	for _, l := range inferListeners {
@@ -141,6 +143,7 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 	if a.link, err = a.newLink(); err != nil {
 		return nil, err
 	}
+	a.renew = newRenewer(a)
 	a.update, err = update.New(update.Config{
 		Repository: repository{a}, Slots: store, DB: db, Prover: &prover{a: a}, Reporter: a.report, Facts: c.Facts(), Log: log.With("part", "update"),
 	})

@@ -59,6 +59,7 @@ type Link struct {
 	c     Config
 	poke  chan struct{}
 	flush chan struct{}
+	anew  chan struct{}
 	says  *rate.Limiter // hellos, records, answers
 	gets  *rate.Limiter
 
@@ -73,7 +74,7 @@ type Link struct {
 // New returns a Link; Run connects it.
 func New(c Config) *Link {
 	return &Link{
-		c: c, poke: make(chan struct{}, 1), flush: make(chan struct{}, 1), up: make(chan struct{}), waiting: map[uint32]chan reply{}, block: startBlock,
+		c: c, poke: make(chan struct{}, 1), flush: make(chan struct{}, 1), anew: make(chan struct{}, 1), up: make(chan struct{}), waiting: map[uint32]chan reply{}, block: startBlock,
 		says: rate.NewLimiter(saysPerSecond, saysBurst), gets: rate.NewLimiter(getsPerSecond, getsBurst),
 	}
 }
@@ -105,6 +106,17 @@ func (l *Link) Flush() {
 	}
 }
 
+// Reconnect ends the session, if there is one, and begins another at once.
+func (l *Link) Reconnect() {
+	select {
+	case l.anew <- struct{}{}:
+	default:
+	}
+}
+
+// errAnew ends a session that is to begin anew.
+var errAnew = errors.New("begun anew")
+
 // Connected tells whether the server has welcomed the device in this session.
 func (l *Link) Connected() bool {
 	l.mu.Lock()
@@ -126,6 +138,9 @@ func (l *Link) Run(ctx context.Context) error {
 		err := l.session(ctx)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errAnew) {
+			continue
 		}
 		if time.Since(began) > time.Minute {
 			pause = l.c.ReconnectMin
@@ -172,6 +187,10 @@ func (l *Link) session(ctx context.Context) error {
 	s := &session{l: l, in: make(chan inbound, inbox), lost: make(chan error, 1)}
 	ended, end := context.WithCancel(ctx)
 	defer end()
+	select { // asked for before there was a session: this is the one
+	case <-l.anew:
+	default:
+	}
 	s.client = mqtt.NewClient(l.options(ended, s))
 	if t := s.client.Connect(); !t.WaitTimeout(connectTimeout) || t.Error() != nil {
 		s.client.Disconnect(0)
@@ -251,6 +270,8 @@ func (s *session) serve(ctx context.Context) error {
 			return nil
 		case err := <-s.lost:
 			return err
+		case <-s.l.anew:
+			return errAnew
 		case m := <-s.in:
 			if d := s.handle(ctx, m); d > 0 && d != heartbeat {
 				heartbeat = d

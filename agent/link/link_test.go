@@ -528,3 +528,23 @@ func TestDrain(t *testing.T) {
 		t.Fatalf("after a publish that did not go out: %d batches", len(sent))
 	}
 }
+
+// A session that is to begin anew ends at once and is begun without a pause.
+func TestReconnect(t *testing.T) {
+	l, s := welcomed(func(*Link, wire.Kind, []byte) {})
+	l.c.Agent, l.c.Queues = quietDevice{}, nil
+	ended := make(chan error)
+	x := &session{l: l, client: s, in: make(chan inbound), lost: make(chan error)}
+	go func() { ended <- x.serve(t.Context()) }()
+	l.Reconnect()
+	if err := <-ended; !errors.Is(err, errAnew) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// quietDevice says what must be said.
+type quietDevice struct{}
+
+func (quietDevice) Hello() *wire.Hello     { return &wire.Hello{Protocols: []int{wire.Protocol}} }
+func (quietDevice) Welcomed(*wire.Welcome) {}
+func (quietDevice) Asked(*wire.Ask) string { return "" }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/dunlin-edge/dunlin/agent"
 )
@@ -149,6 +150,13 @@ func printStatus(e *env, s *agent.Status) error {
 		link = "connected"
 	}
 	fmt.Fprintf(e.stdout, "%s  channel %s  %s to %s  generation %d  clock %s\n", s.Device, s.Channel, link, s.Server, s.Generation, s.Clock)
+	fmt.Fprintf(e.stdout, "certificate until %s, %d days left\n", s.Certificate.Expires.UTC().Format(time.RFC3339), s.Certificate.Days)
+	if c := s.Certificate; c.Renewal != "" {
+		fmt.Fprintf(e.stdout, "  renewal: %s\n", c.Renewal)
+		if c.Next != "" {
+			fmt.Fprintf(e.stdout, "  next: %s\n", c.Next)
+		}
+	}
 	for _, d := range s.Damage {
 		fmt.Fprintf(e.stdout, "mended at start: %s\n", d)
 	}
