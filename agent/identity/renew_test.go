@@ -168,7 +168,8 @@ func (s *renewals) working(f *crashfs.FS) error {
 	if err != nil {
 		return err
 	}
-	if !s.session(id) && !s.session(id) {
+	first := s.session(id)
+	if !first && !s.session(id) { // the second try is with the other pair
 		return errors.New("the server knows neither of its pairs")
 	}
 	if _, err := id.Settle(); err != nil {
