@@ -17,13 +17,12 @@ type reporter struct {
 	a    *Agent
 	wake chan struct{} // a report is due
 
-	mu      sync.Mutex
-	nonce   []byte
-	counter uint64
+	mu    sync.Mutex
+	nonce []byte
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{a: a, wake: make(chan struct{}, 1), counter: uint64(time.Now().UnixMicro())}
+	return &reporter{a: a, wake: make(chan struct{}, 1)}
 }
 
 // Changed implements update.Reporter.
@@ -104,16 +103,16 @@ func (r *reporter) report() *wire.Record {
 		return nil
 	}
 	r.mu.Lock()
-	r.counter++
-	rep := &wire.Report{Device: r.a.id.Device, Counter: r.counter, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: r.posture()}
+	rep := &wire.Report{Device: r.a.id.Device, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: r.posture()}
 	r.mu.Unlock()
 	if note := r.a.note(); note != nil && (len(rep.Nonce) == 0 || !r.a.link.Connected()) {
 		rep.Nonce = note.Nonce
 	}
 	// The epoch is signed and must be the record's: another may be drawn at any time.
+	// The counter is its sequence, which rises whatever the clock does.
 	rec := &wire.Record{}
-	rec.Sequence, err = r.a.queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
-		rep.Epoch, rec.Epoch = epoch, epoch
+	rec.Sequence, err = r.a.queues.Report.AppendOf(func(epoch, sequence uint64) ([]byte, error) {
+		rep.Epoch, rec.Epoch, rep.Counter = epoch, epoch, sequence
 		env, err := wire.Sign(r.a.id.Signer(), wire.ReportType, rep)
 		if err != nil {
 			return nil, err

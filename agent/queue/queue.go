@@ -165,15 +165,15 @@ func (q *Queue) segmentSize() int64 { return max(q.c.MaxBytes/16, 4<<10) }
 
 // Append makes a record durable and returns its sequence.
 func (q *Queue) Append(payload []byte) (uint64, error) {
-	return q.AppendOf(func(uint64) ([]byte, error) { return payload, nil })
+	return q.AppendOf(func(_, _ uint64) ([]byte, error) { return payload, nil })
 }
 
-// AppendOf is Append for a payload that names the epoch that it is recorded in;
-// payload must not use the queue.
-func (q *Queue) AppendOf(payload func(epoch uint64) ([]byte, error)) (uint64, error) {
+// AppendOf is Append for a payload that names the epoch and the sequence that it is
+// recorded under; payload must not use the queue.
+func (q *Queue) AppendOf(payload func(epoch, sequence uint64) ([]byte, error)) (uint64, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	b, err := payload(q.c.Epoch)
+	b, err := payload(q.c.Epoch, q.last().next())
 	if err != nil {
 		return 0, err
 	}

@@ -254,7 +254,7 @@ func TestRenewBesideAppends(t *testing.T) {
 	var g errgroup.Group
 	g.Go(func() error {
 		for range records {
-			if _, err := s.Report.AppendOf(func(epoch uint64) ([]byte, error) { return binary.LittleEndian.AppendUint64(nil, epoch), nil }); err != nil {
+			if _, err := s.Report.AppendOf(func(epoch, _ uint64) ([]byte, error) { return binary.LittleEndian.AppendUint64(nil, epoch), nil }); err != nil {
 				return err
 			}
 			s.Epoch()

@@ -156,7 +156,7 @@ func (d *Device) Report() {
 	d.counter++
 	rep := &wire.Report{Device: d.ID.Device, Counter: d.counter, Generation: d.Trust.Wish().Generation, Nonce: d.nonce, Models: d.models(), Clock: wire.Clock{Unix: time.Now().Unix(), Source: identity.Synchronised}}
 	d.mu.Unlock()
-	_, err := d.Queues.Report.AppendOf(func(epoch uint64) ([]byte, error) {
+	_, err := d.Queues.Report.AppendOf(func(epoch, _ uint64) ([]byte, error) {
 		rep.Epoch = epoch
 		env, err := wire.Sign(d.ID.Signer(), wire.ReportType, rep)
 		if err != nil {
