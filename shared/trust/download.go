@@ -54,7 +54,9 @@ func (c *Client) Have(digest string) (string, bool) {
 // Download returns the path of a blob, fetching what is missing of it. Progress
 // survives a restart; the blob gets its name only after its bytes were compared
 // with the digest, when nobody can write to them any more. Bytes that differ are
-// thrown away with a Refusal. Of several downloads of one blob one does the work.
+// thrown away with a Refusal. A source that says it is done and sent too little or
+// too much is refused as well; what it sent into its right place waits for the next
+// source. Of several downloads of one blob one does the work.
 func (c *Client) Download(ctx context.Context, src Source, digest string, length int64) (string, error) {
 	b, err := parseDigest(digest)
 	if err != nil {
@@ -100,7 +102,7 @@ func (c *Client) fill(ctx context.Context, src Source, b Blob, d *partial) error
 		return err
 	}
 	if len(d.missing()) > 0 {
-		return errors.New("the source ended before the blob did")
+		return refuse(CodeBlob, "the source ended before the blob did")
 	}
 	return nil
 }
