@@ -28,6 +28,9 @@ var (
 	ErrDeviceUnknown    = &Error{"device.unknown", "no such device", "list devices with 'dunlin device list'", 404}
 	ErrDeviceRevoked    = &Error{"device.revoked", "the device's identity is revoked", "enrol the device again with a new token", 403}
 	ErrDeviceExists     = &Error{"device.exists", "a device of this id is enrolled with another key", "choose another --name, or revoke the old device first", 409}
+	ErrRenewRefused     = &Error{"renew.refused", "the request is not signed by the key that an enrolled device has now", "look at it with 'dunlin device show'; a device that lost its identity enrols again with a new token", 403}
+	ErrRenewPending     = &Error{"renew.pending", "the certificate expired long ago: an operator has to accept the renewal", "accept it with 'dunlin device accept DEVICE', on the server's side", 409}
+	ErrNothingWaits     = &Error{"device.nothing_waits", "nothing of this device waits for an operator", "look at it with 'dunlin device show'", 409}
 	ErrTokenUnknown     = &Error{"token.unknown", "the enrolment token is not known here", "make one with 'dunlin device token'", 401}
 	ErrTokenExpired     = &Error{"token.expired", "the enrolment token has expired", "make one with 'dunlin device token'", 401}
 	ErrTokenSpent       = &Error{"token.spent", "the enrolment token has been used as often as it allows", "make one with 'dunlin device token'", 401}

@@ -27,7 +27,9 @@ type Device struct {
 	Labels     map[string]string // set by operators: authority
 	Facts      map[string]string // told by the device: never authority
 	PublicKey  []byte            // SPKI DER, ECDSA P-256
-	Serial     string            // of the newest certificate, hex
+	Serial     string            // of the current certificate, hex
+	Expires    time.Time         // of it; zero: not known
+	Renewal    *Renewal          // of the identity, nil: none under way
 	Agent      string            // version
 	Epoch      uint64            // of its queues
 	Enrolled   time.Time

@@ -48,6 +48,13 @@ func (b *Broker) Check(c server.ClientAuthentication) bool {
 	if u := c.GetOpts().Username; u != "" && u != device {
 		return false
 	}
+	// The handshake is over: only now it is known that the key is held.
+	if b.c.Came != nil {
+		if err := b.c.Came(cert); err != nil {
+			b.c.Log.Warn("connection refused", "device", device, "err", err)
+			return false
+		}
+	}
 	c.RegisterUser(&server.User{Username: device, Account: b.fleet, Permissions: &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: []string{subjectRoot + device + ".up.*"}},
 		Subscribe: &server.SubjectPermission{Allow: []string{subjectRoot + device + ".down.>", subjectRoot + device + ".down"}},

@@ -68,7 +68,10 @@ type Config struct {
 	Cert tls.Certificate
 	CAs  *x509.CertPool
 	// Admit refuses a certificate that was issued and is not to be let in.
-	Admit    func(*x509.Certificate) error
+	Admit func(*x509.Certificate) error
+	// Came is told that a device has proven to hold its certificate's key, before
+	// the session begins; nil: nobody is. Its error refuses the session.
+	Came     func(*x509.Certificate) error
 	Devices  Devices
 	Metadata Metadata
 	Blobs    Blobs

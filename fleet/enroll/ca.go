@@ -123,10 +123,14 @@ func (c *CA) Server(names []string, now time.Time) (chain, key []byte, err error
 	return append(certPEM(der), c.Cert()...), key, err
 }
 
-// Device issues a device's certificate; CN is the device id.
+// Device issues a device's certificate for DeviceLife; CN is the device id.
 func (c *CA) Device(id string, pub *ecdsa.PublicKey, now time.Time) (pemBytes []byte, serial string, err error) {
+	return c.deviceFor(DeviceLife, id, pub, now)
+}
+
+func (c *CA) deviceFor(life time.Duration, id string, pub *ecdsa.PublicKey, now time.Time) (pemBytes []byte, serial string, err error) {
 	t := &x509.Certificate{
-		Subject: pkix.Name{CommonName: id}, NotBefore: now.Add(-backdate), NotAfter: now.Add(DeviceLife),
+		Subject: pkix.Name{CommonName: id}, NotBefore: now.Add(-min(backdate, life/10)), NotAfter: now.Add(life),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	der, err := c.issue(t, pub)

@@ -3,6 +3,7 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,7 +11,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -31,6 +34,7 @@ type Store interface {
 	// Roots returns every root of a repository, oldest first.
 	Roots(ctx context.Context, repo string) ([][]byte, error)
 	Device(ctx context.Context, id string) (*fleet.Device, error)
+	Renewals
 }
 
 // Service enrols devices.
@@ -39,7 +43,16 @@ type Service struct {
 	Store Store
 	// Server and MQTT are the addresses that devices are told.
 	Server, MQTT string
-	Now          func() time.Time
+	// Life of a device's certificate; 0: DeviceLife.
+	Life time.Duration
+	Now  func() time.Time
+}
+
+func (s *Service) life() time.Duration {
+	if s.Life == 0 {
+		return DeviceLife
+	}
+	return s.Life
 }
 
 // TokenRequest is what an operator asks for.
@@ -110,11 +123,11 @@ func (s *Service) Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolR
 	if !wire.ValidDevice(id) {
 		return nil, fleet.ErrBadRequest.With("device id %q: 1 to 64 of a-z, 0-9 and - wanted", id)
 	}
-	cert, serial, err := s.CA.Device(id, key, now)
+	cert, serial, err := s.CA.deviceFor(s.life(), id, key, now)
 	if err != nil {
 		return nil, err
 	}
-	d := &fleet.Device{ID: id, Status: fleet.DeviceActive, Channel: t.Channel, Labels: t.Labels, Facts: r.Facts, PublicKey: r.PublicKey, Serial: serial, Enrolled: now}
+	d := &fleet.Device{ID: id, Status: fleet.DeviceActive, Channel: t.Channel, Labels: t.Labels, Facts: r.Facts, PublicKey: r.PublicKey, Serial: serial, Expires: now.Add(s.life()), Enrolled: now}
 	d, cert, err = s.Store.Enrol(ctx, r.Token, sha256.Sum256(r.Secret), d, cert, now)
 	if err != nil {
 		return nil, err
@@ -132,17 +145,25 @@ func checkKey(r *wire.EnrolRequest) (*ecdsa.PublicKey, error) {
 	if len(r.Secret) != 32 || len(r.PublicKey) > 512 || len(r.Facts) > 64 {
 		return nil, fleet.ErrBadRequest.With("enrolment: a secret of 32 bytes and at most 64 facts wanted")
 	}
-	k, err := x509.ParsePKIXPublicKey(r.PublicKey)
+	pub, err := parseKey(r.PublicKey)
 	if err != nil {
-		return nil, fleet.ErrBadRequest.With("enrolment: public key: %v", err)
-	}
-	pub, ok := k.(*ecdsa.PublicKey)
-	if !ok || pub.Curve != elliptic.P256() {
-		return nil, fleet.ErrBadRequest.With("enrolment: an ECDSA P-256 key wanted")
+		return nil, fleet.ErrBadRequest.With("enrolment: %v", err)
 	}
 	sum := sha256.Sum256(wire.EnrolProof(r.Token, r.PublicKey))
 	if !ecdsa.VerifyASN1(pub, sum[:], r.Signature) {
 		return nil, fleet.ErrBadRequest.With("enrolment: the request is not signed with the key that it names")
+	}
+	return pub, nil
+}
+
+func parseKey(spki []byte) (*ecdsa.PublicKey, error) {
+	k, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	pub, ok := k.(*ecdsa.PublicKey)
+	if !ok || pub.Curve != elliptic.P256() {
+		return nil, errors.New("an ECDSA P-256 key wanted")
 	}
 	return pub, nil
 }
@@ -153,8 +174,8 @@ func defaultID(spki []byte) string {
 }
 
 // Admit says whether a device with this certificate may have a session now: its
-// key is the device's key, and the identity is not revoked. Chain and dates were
-// checked by TLS.
+// key is the device's key or its next one, and the identity is not revoked. Chain
+// and dates were checked by TLS.
 func (s *Service) Admit(ctx context.Context, c *x509.Certificate) error {
 	d, err := s.Store.Device(ctx, c.Subject.CommonName)
 	if err != nil {
@@ -164,7 +185,7 @@ func (s *Service) Admit(ctx context.Context, c *x509.Certificate) error {
 		return fleet.ErrDeviceRevoked
 	}
 	pub, err := x509.MarshalPKIXPublicKey(c.PublicKey)
-	if err != nil || string(pub) != string(d.PublicKey) {
+	if err != nil || !slices.ContainsFunc(d.Keys(), func(k []byte) bool { return bytes.Equal(k, pub) }) {
 		return fleet.ErrDeviceRevoked.With("the certificate is not the device's own")
 	}
 	return nil

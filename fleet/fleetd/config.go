@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/enroll"
 )
 
 // Config is everything that can be set, read from one strict YAML file in the
@@ -27,6 +28,10 @@ type Config struct {
 	MQTT string `yaml:"mqtt"`
 	// Heartbeat is the pause between two hellos of a device.
 	Heartbeat time.Duration `yaml:"heartbeat"`
+	// DeviceLife is how long a device's certificate is valid; devices renew at two
+	// thirds of it. Shorter than the default is for tests only: a device that is
+	// without a network for that long is waited for by an operator 30 days later.
+	DeviceLife time.Duration `yaml:"device_life"`
 	// Log is the least level that is logged: debug, info, warn, error.
 	Log string `yaml:"log"`
 }
@@ -36,7 +41,7 @@ const DefaultDir = "/var/lib/dunlin-fleet"
 
 // Defaults of a server.
 func Defaults() Config {
-	return Config{Dir: DefaultDir, API: ":8443", MQTT: ":8883", Heartbeat: 5 * time.Minute, Log: "info"}
+	return Config{Dir: DefaultDir, API: ":8443", MQTT: ":8883", Heartbeat: 5 * time.Minute, DeviceLife: enroll.DeviceLife, Log: "info"}
 }
 
 const configFile = "fleet.yaml"
@@ -63,6 +68,8 @@ func LoadConfig(dir string) (Config, error) {
 		return c, fleet.ErrServerConfig.With("%s: name: the host name is missing", configFile)
 	case c.Heartbeat < time.Second || c.Heartbeat > 24*time.Hour:
 		return c, fleet.ErrServerConfig.With("%s: heartbeat %v: 1s to 24h wanted", configFile, c.Heartbeat)
+	case c.DeviceLife < time.Second || c.DeviceLife > 366*24*time.Hour:
+		return c, fleet.ErrServerConfig.With("%s: device_life %v: 1s to 8784h wanted", configFile, c.DeviceLife)
 	case level.UnmarshalText([]byte(c.Log)) != nil:
 		return c, fleet.ErrServerConfig.With("%s: log %q: debug, info, warn or error wanted", configFile, c.Log)
 	}

@@ -129,10 +129,10 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Now: time.Now, Log: s.log}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
-	s.enrol = &enroll.Service{CA: s.keys.ca, Store: s.db, Now: time.Now}
+	s.enrol = &enroll.Service{CA: s.keys.ca, Store: s.db, Life: s.c.DeviceLife, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
-	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Came: s.came, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
 	return nil
 }
 
@@ -157,12 +157,26 @@ func (s *server) startBroker() error {
 			defer cancel()
 			return s.enrol.Admit(ctx, c)
 		},
+		Came: func(c *x509.Certificate) error {
+			ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
+			defer cancel()
+			return s.came(ctx, c.Subject.CommonName, c.RawSubjectPublicKeyInfo)
+		},
 		Devices: s.telemetry, Metadata: s, Blobs: s, Log: s.log,
 	})
 	if err != nil {
 		return fleet.ErrServerAddress.With("listen for MQTT: %v", err)
 	}
 	return nil
+}
+
+// came takes in that a device holds a key. Sessions of the key before end.
+func (s *server) came(ctx context.Context, device string, spki []byte) error {
+	replaced, err := s.enrol.Came(ctx, device, spki)
+	if replaced {
+		s.log.Info("identity renewed", "device", device, "sessions_ended", s.broker.Kick(device))
+	}
+	return err
 }
 
 // graceTime is what requests get to end in when the server stops.

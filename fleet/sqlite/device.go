@@ -11,18 +11,20 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-const deviceColumns = `id, status, channel, public_key, serial, agent, facts, epoch, counter, nonce, generation, models, queues, proof, enrolled, last_seen, reported_at, online,
- (SELECT json_group_object(key, value) FROM labels WHERE device = devices.id)`
+const deviceColumns = `id, status, channel, public_key, serial, expires, agent, facts, epoch, counter, nonce, generation, models, queues, proof, enrolled, last_seen, reported_at, online,
+ (SELECT json_group_object(key, value) FROM labels WHERE device = devices.id), ` + renewalColumns
 
 func scanDevice(s scanner) (*fleet.Device, error) {
 	var d fleet.Device
 	var facts, models, queues, labels string
-	var epoch, counter, enrolled, seen, reported int64
-	err := s.Scan(&d.ID, &d.Status, &d.Channel, &d.PublicKey, &d.Serial, &d.Agent, &facts, &epoch, &counter, &d.Nonce, &d.Generation, &models, &queues, &d.Proof, &enrolled, &seen, &reported, &d.Online, &labels)
+	var epoch, counter, expires, enrolled, seen, reported int64
+	var next renewalRow
+	err := s.Scan(&d.ID, &d.Status, &d.Channel, &d.PublicKey, &d.Serial, &expires, &d.Agent, &facts, &epoch, &counter, &d.Nonce, &d.Generation, &models, &queues, &d.Proof, &enrolled, &seen, &reported, &d.Online, &labels, &next.key, &next.serial, &next.certificate, &next.expires, &next.asked)
 	if err != nil {
 		return nil, err
 	}
 	d.Epoch, d.Counter = uint64(epoch), uint64(counter)
+	d.Expires, d.Renewal = fromMillis(expires), next.renewal()
 	d.Enrolled, d.LastSeen, d.ReportedAt = fromMillis(enrolled), fromMillis(seen), fromMillis(reported)
 	for _, x := range []struct {
 		text string
@@ -78,8 +80,8 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO devices (id, status, channel, public_key, serial, certificate, facts, enrolled) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		d.ID, d.Status, d.Channel, d.PublicKey, d.Serial, cert, facts, millis(d.Enrolled))
+	_, err = tx.ExecContext(ctx, `INSERT INTO devices (id, status, channel, public_key, serial, expires, certificate, facts, enrolled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		d.ID, d.Status, d.Channel, d.PublicKey, d.Serial, millis(d.Expires), cert, facts, millis(d.Enrolled))
 	if err != nil {
 		return err
 	}
@@ -98,11 +100,14 @@ func replaceIdentity(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []by
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, public_key = ?, serial = ?, certificate = ?, facts = ?, enrolled = ?,
+	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, public_key = ?, serial = ?, expires = ?, certificate = ?, facts = ?, enrolled = ?,
 		epoch = 0, counter = 0, nonce = NULL, generation = 0, models = '[]', queues = '[]', proof = '', reported_at = 0 WHERE id = ?`,
-		d.Status, d.PublicKey, d.Serial, cert, facts, millis(d.Enrolled), d.ID)
+		d.Status, d.PublicKey, d.Serial, millis(d.Expires), cert, facts, millis(d.Enrolled), d.ID)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `UPDATE members SET acked = 0 WHERE device = ? AND outcome = ''`, d.ID)
+	}
+	if err == nil {
+		err = dropRenewal(ctx, tx, d.ID)
 	}
 	for k, v := range d.Labels {
 		if err == nil {

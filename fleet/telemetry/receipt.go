@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"slices"
@@ -64,11 +65,15 @@ func (i *Ingest) openReceipt(ctx context.Context, b []byte) (*fleet.Device, *wir
 	if err != nil {
 		return nil, nil, err
 	}
-	key, err := publicKey(d.PublicKey)
-	if err != nil {
-		return nil, nil, err
+	var r *wire.Receipt
+	err = i.signed(ctx, d, func(key *ecdsa.PublicKey) (err error) {
+		r, err = wire.OpenReceipt(b, key)
+		return err
+	})
+	var internal *unsettled
+	if errors.As(err, &internal) {
+		return nil, nil, internal.err
 	}
-	r, err := wire.OpenReceipt(b, key)
 	if err != nil {
 		return nil, nil, fleet.ErrReceipt.With("of device %q: %v", peek.Device, err)
 	}

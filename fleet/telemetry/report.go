@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,13 +22,17 @@ func (i *Ingest) reports(ctx context.Context, device string, b *wire.Batch) (bad
 	if err != nil {
 		return nil, err
 	}
-	key, err := publicKey(d.PublicKey)
-	if err != nil {
-		return nil, err
-	}
 	now := i.Now()
 	for _, r := range b.Records {
-		rep, err := openReport(device, key, r)
+		var rep *wire.Report
+		err := i.signed(ctx, d, func(key *ecdsa.PublicKey) (err error) {
+			rep, err = openReport(device, key, r)
+			return err
+		})
+		var internal *unsettled
+		if errors.As(err, &internal) {
+			return nil, internal.err
+		}
 		if err != nil {
 			bad = append(bad, refusal{r.Sequence, err})
 			continue

@@ -61,6 +61,9 @@ type Ingest struct {
 	// Told may change a device's wish by what its hello tells, before the hello is
 	// answered; nil: nothing does.
 	Told func(ctx context.Context, device string, h *wire.Hello) error
+	// Came takes in that the device has signed with this key, which was its next one
+	// until then; nil: a next key is not believed.
+	Came func(ctx context.Context, device string, spki []byte) error
 	// Wake makes the rollouts look at what changed.
 	Wake func()
 	// Heartbeat is the pause between two hellos.

@@ -55,10 +55,12 @@ func (a *api) deviceRoutes() {
 	route(a, get("/v1/devices/{id}/samples", "list-device-samples", "List a device's measurements"), fleet.RoleViewer, a.listSamples)
 	route(a, huma.Operation{OperationID: "label-device", Method: http.MethodPatch, Path: "/v1/devices/{id}/labels", Summary: "Set and remove labels"}, fleet.RoleOperator, a.label)
 	route(a, post("/v1/devices/{id}/revoke", "revoke-device", "End a device's identity and its sessions"), fleet.RoleOperator, a.revoke)
+	route(a, post("/v1/devices/{id}/accept", "accept-device", "Let through what of a device waits for an operator"), fleet.RoleOperator, a.accept)
 	route(a, post("/v1/enrol-tokens", "create-enrol-token", "Make an enrolment token"), fleet.RoleOperator, once(a, a.createToken))
 	route(a, get("/v1/enrol-tokens", "list-enrol-tokens", "List enrolment tokens"), fleet.RoleOperator, a.listTokens)
 	route(a, huma.Operation{OperationID: "delete-enrol-token", Method: http.MethodDelete, Path: "/v1/enrol-tokens/{id}", Summary: "Make an enrolment token useless"}, fleet.RoleOperator, a.deleteToken)
 	route(a, post("/v1/enrol", "enrol", "Enrol a device with a token"), public, a.enrol)
+	route(a, post("/v1/renew", "renew", "Give a device the certificate of its next key"), public, a.renew)
 }
 
 func (a *api) listDevices(ctx context.Context, in *struct {
@@ -212,6 +214,22 @@ func (a *api) revoke(ctx context.Context, in *ByID) (*one[DeviceView], error) {
 	return &one[DeviceView]{viewDevice(d)}, nil
 }
 
+func (a *api) accept(ctx context.Context, in *struct {
+	ByID
+	Body struct {
+		Fingerprint string `json:"fingerprint,omitempty" maxLength:"64" doc:"of the key that waits; absent: whichever waits"`
+	}
+}) (*one[DeviceView], error) {
+	if err := a.Enrolment.Accept(ctx, in.ID, in.Body.Fingerprint, actor(ctx)); err != nil {
+		return nil, err
+	}
+	d, err := a.Store.Device(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &one[DeviceView]{viewDevice(d)}, nil
+}
+
 // TokenView is an enrolment token; its text only in the answer that made it.
 type TokenView struct {
 	ID      string            `json:"id"`
@@ -284,4 +302,12 @@ func (a *api) enrol(ctx context.Context, in *struct{ Body wire.EnrolRequest }) (
 		return nil, err
 	}
 	return &one[wire.EnrolReply]{*r}, nil
+}
+
+func (a *api) renew(ctx context.Context, in *struct{ Body wire.RenewRequest }) (*one[wire.RenewReply], error) {
+	r, err := a.Enrolment.Renew(ctx, &in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &one[wire.RenewReply]{*r}, nil
 }

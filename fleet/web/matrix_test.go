@@ -19,6 +19,7 @@ var wantRoles = map[string]string{
 	"GET /healthz":   public,
 	"GET /v1/ca":     public,
 	"POST /v1/enrol": public,
+	"POST /v1/renew": public,
 
 	"GET /v1/devices":               fleet.RoleViewer,
 	"GET /v1/devices/{id}":          fleet.RoleViewer,
@@ -38,6 +39,7 @@ var wantRoles = map[string]string{
 
 	"PATCH /v1/devices/{id}/labels": fleet.RoleOperator,
 	"POST /v1/devices/{id}/revoke":  fleet.RoleOperator,
+	"POST /v1/devices/{id}/accept":  fleet.RoleOperator,
 	"POST /v1/enrol-tokens":         fleet.RoleOperator,
 	"GET /v1/enrol-tokens":          fleet.RoleOperator,
 	"DELETE /v1/enrol-tokens/{id}":  fleet.RoleOperator,

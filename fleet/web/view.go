@@ -29,12 +29,21 @@ type DeviceView struct {
 	Online     bool              `json:"online"`
 	LastSeen   *time.Time        `json:"last_seen,omitempty"`
 	Enrolled   *time.Time        `json:"enrolled,omitempty"`
+	Expires    *time.Time        `json:"expires,omitempty" doc:"of the certificate"`
+	Renewal    *RenewalView      `json:"renewal,omitempty" doc:"of the certificate, while one is under way"`
 	Generation int64             `json:"generation" doc:"of the newest wish that the device has verified"`
 	Proof      string            `json:"proof,omitempty" enum:"proven,claimed,"`
 	ReportedAt *time.Time        `json:"reported_at,omitempty"`
 	Models     []ModelView       `json:"models"`
 	Dropped    map[string]uint64 `json:"dropped,omitempty" doc:"records that the device's full queues had to drop, by kind"`
 	Wish       *WishView         `json:"wish,omitempty"`
+}
+
+// RenewalView is the next key of a device.
+type RenewalView struct {
+	Waits       bool      `json:"waits" doc:"for an operator to accept it"`
+	Fingerprint string    `json:"fingerprint" doc:"SHA-256 of the next key, hex"`
+	Asked       time.Time `json:"asked"`
 }
 
 // ModelView is one model on a device.
@@ -68,6 +77,10 @@ type WishView struct {
 func viewDevice(d *fleet.Device) DeviceView {
 	v := DeviceView{ID: d.ID, Status: d.Status, Channel: d.Channel, Class: d.Class(), Labels: orEmpty(d.Labels), Facts: orEmpty(d.Facts), Agent: d.Agent, Online: d.Online,
 		LastSeen: when(d.LastSeen), Enrolled: when(d.Enrolled), Generation: d.Generation, Proof: d.Proof, ReportedAt: when(d.ReportedAt), Models: []ModelView{}}
+	v.Expires = when(d.Expires)
+	if r := d.Renewal; r != nil {
+		v.Renewal = &RenewalView{Waits: r.Waits(), Fingerprint: fleet.Fingerprint(r.PublicKey), Asked: r.Asked}
+	}
 	for _, q := range d.Queues {
 		if q.Dropped > 0 {
 			if v.Dropped == nil {

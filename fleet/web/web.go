@@ -57,6 +57,10 @@ type Rollouts interface {
 // Enrolment lets devices in.
 type Enrolment interface {
 	Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolReply, error)
+	Renew(ctx context.Context, r *wire.RenewRequest) (*wire.RenewReply, error)
+	// Accept lets through what of a device waits for an operator; a fingerprint that
+	// is not empty must be that of the key.
+	Accept(ctx context.Context, device, fingerprint, actor string) error
 	// Token makes an enrolment token; text is what a device is given.
 	Token(ctx context.Context, channel string, labels map[string]string, max int, expires time.Duration, actor string) (t *fleet.EnrolToken, text string, err error)
 }

@@ -18,17 +18,23 @@ import (
 
 // deviceView is what the API tells of a device.
 type deviceView struct {
-	ID         string            `json:"id"`
-	Status     string            `json:"status"`
-	Channel    string            `json:"channel"`
-	Class      string            `json:"class"`
-	Labels     map[string]string `json:"labels"`
-	Facts      map[string]string `json:"facts"`
-	Agent      string            `json:"agent"`
-	Online     bool              `json:"online"`
-	LastSeen   *time.Time        `json:"last_seen,omitempty"`
-	Generation int64             `json:"generation"`
-	Proof      string            `json:"proof,omitempty"`
+	ID       string            `json:"id"`
+	Status   string            `json:"status"`
+	Channel  string            `json:"channel"`
+	Class    string            `json:"class"`
+	Labels   map[string]string `json:"labels"`
+	Facts    map[string]string `json:"facts"`
+	Agent    string            `json:"agent"`
+	Online   bool              `json:"online"`
+	LastSeen *time.Time        `json:"last_seen,omitempty"`
+	Expires  *time.Time        `json:"expires,omitempty"`
+	Renewal  *struct {
+		Waits       bool      `json:"waits"`
+		Fingerprint string    `json:"fingerprint"`
+		Asked       time.Time `json:"asked"`
+	} `json:"renewal,omitempty"`
+	Generation int64  `json:"generation"`
+	Proof      string `json:"proof,omitempty"`
 	Models     []struct {
 		Model     string    `json:"model"`
 		Active    *slotView `json:"active,omitempty"`
@@ -83,7 +89,7 @@ func all[T any](ctx context.Context, c *cli, path string, q url.Values) ([]T, er
 
 func (c *cli) deviceCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "device", Short: "Enrol, list, label and revoke devices"}
-	cmd.AddCommand(c.deviceListCmd(), c.deviceShowCmd(), c.deviceLabelCmd(), c.deviceTokenCmd(), c.deviceRevokeCmd(), c.deviceEventsCmd())
+	cmd.AddCommand(c.deviceListCmd(), c.deviceShowCmd(), c.deviceLabelCmd(), c.deviceTokenCmd(), c.deviceRevokeCmd(), c.deviceAcceptCmd(), c.deviceEventsCmd())
 	return cmd
 }
 
@@ -98,9 +104,9 @@ func (c *cli) deviceListCmd() *cobra.Command {
 				return err
 			}
 			return c.print(ds, func(w io.Writer) {
-				fmt.Fprintln(w, "DEVICE\tSTATUS\tCHANNEL\tCLASS\tSEEN\tPROOF\tRUNS\tLABELS")
+				fmt.Fprintln(w, "DEVICE\tSTATUS\tCHANNEL\tCLASS\tSEEN\tCERTIFICATE\tPROOF\tRUNS\tLABELS")
 				for _, d := range ds {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Status, d.Channel, d.Class, d.seen(), dash(d.Proof), d.runs(), pairs(d.Labels))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Status, d.Channel, d.Class, d.seen(), d.certificate(time.Now()), dash(d.Proof), d.runs(), pairs(d.Labels))
 				}
 			})
 		},
@@ -178,7 +184,8 @@ func (c *cli) callDevice(ctx context.Context, method, path string, in any) error
 		return err
 	}
 	return c.print(&d, func(w io.Writer) {
-		fmt.Fprintf(w, "device\t%s\nstatus\t%s, %s\nchannel\t%s\nclass\t%s\nagent\t%s\nlabels\t%s\nfacts\t%s\nproof\t%s\n", d.ID, d.Status, d.seen(), d.Channel, d.Class, dash(d.Agent), pairs(d.Labels), pairs(d.Facts), dash(d.Proof))
+		fmt.Fprintf(w, "device\t%s\nstatus\t%s, %s\nchannel\t%s\nclass\t%s\nagent\t%s\nlabels\t%s\nfacts\t%s\nproof\t%s\ncertificate\t%s\n", d.ID, d.Status, d.seen(), d.Channel, d.Class, dash(d.Agent), pairs(d.Labels), pairs(d.Facts), dash(d.Proof), d.certificate(time.Now()))
+		d.showRenewal(w)
 		if d.Wish != nil {
 			fmt.Fprintf(w, "wish\tgeneration %d, the device has verified %d\n", d.Wish.Generation, d.Generation)
 			for _, it := range d.Wish.Items {
