@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 
-.PHONY: help setup runtime readers build release models demo test check bench arm64 fuzz clean
+.PHONY: help setup runtime readers build release models demo test check bench arm64 fuzz nightly clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ arm64: setup runtime ## build for arm64 and test it under qemu-user
 
 fuzz: setup ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(or $(FUZZTIME),20s)
+
+nightly: test ## every test, then every fuzz test for 10 minutes (about 7 hours)
+	@scripts/fuzz 10m
 
 clean: ## remove build/
 	@rm -rf build

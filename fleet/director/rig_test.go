@@ -34,7 +34,7 @@ const (
 // models and a runtime, and a clock that the test turns.
 type rig struct {
 	*director.Service
-	t        *testing.T
+	t        testing.TB
 	db       *sqlite.DB
 	catalog  *catalog.Service
 	ceremony *catalog.Ceremony
@@ -45,7 +45,7 @@ type rig struct {
 	bundles  map[string]*catalogtest.Bundle
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "fleet.db"))

@@ -307,7 +307,7 @@ func (f *fleet) rollout() ([]row, error) {
 	return rows, nil
 }
 
-var benchLine = regexp.MustCompile(`^Benchmark(Hop|Spawn/1\.1\.0|Switch|Refresh)-\d+\s+\d+\s+([0-9.]+) ns/op(.*)$`)
+var benchLine = regexp.MustCompile(`^Benchmark(Hop|Spawn/1\.1\.0|Switch|Refresh|Verify|Sign|Export)-\d+\s+\d+\s+([0-9.]+) ns/op(.*)$`)
 
 // goBenchmarks picks the rows that Go benchmarks have measured.
 func goBenchmarks(path string) ([]row, error) {
@@ -335,6 +335,12 @@ func goBenchmarks(path string) ([]row, error) {
 			rows = append(rows, row{"spawn to first result, 96 kB model", fmt.Sprintf("%.1f ms", ns/1e6), "<= 30 ms for 5 MB"})
 		case "Refresh":
 			rows = append(rows, row{"refresh with nothing new, bytes on the line with TLS", strings.Join(strings.Fields(m[3]), " "), "<= 1 kB, 1 round trip"})
+		case "Verify":
+			rows = append(rows, row{"verify all metadata of both repositories", fmt.Sprintf("%.1f ms, %s", ns/1e6, strings.Join(strings.Fields(m[3]), " ")), ""})
+		case "Sign":
+			rows = append(rows, row{"director signing of one device's wish, three files", fmt.Sprintf("%.2f ms", ns/1e6), ""})
+		case "Export":
+			rows = append(rows, row{"lockbox export of 1,000 devices", fmt.Sprintf("%.1f s, %s", ns/1e9, strings.Join(strings.Fields(m[3]), " ")), ""})
 		case "Switch":
 			rows = append(rows, row{"switch of the active slot", strings.Join(strings.Fields(m[3]), " "), "0 lost, stall <= 5 ms"})
 		}
