@@ -34,6 +34,7 @@ var (
 	ErrTokenUnknown     = &Error{"token.unknown", "the enrolment token is not known here", "make one with 'dunlin device token'", 401}
 	ErrTokenExpired     = &Error{"token.expired", "the enrolment token has expired", "make one with 'dunlin device token'", 401}
 	ErrTokenSpent       = &Error{"token.spent", "the enrolment token has been used as often as it allows", "make one with 'dunlin device token'", 401}
+	ErrAlarmUnknown     = &Error{"alarm.unknown", "there is no such alarm", "list alarms with 'dunlin alarms'", 404}
 	ErrAccessUnknown    = &Error{"access.unknown", "no such API token", "list API tokens with 'GET /v1/access'", 404}
 	ErrModelUnknown     = &Error{"model.unknown", "no such model", "list models with 'dunlin model list'", 404}
 	ErrReleaseUnknown   = &Error{"release.unknown", "no such release in this channel", "list releases with 'dunlin model show MODEL'", 404}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/alarm"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/broker"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
@@ -55,7 +56,8 @@ type server struct {
 	broker    *broker.Broker
 	hub       *hub
 	told      chan struct{} // the outbox has something
-	alarms    alarms
+	alarms    *alarm.Board
+	ahead     ahead
 }
 
 // Run serves until ctx ends. Ready is called once both addresses are open.
@@ -127,6 +129,7 @@ func (s *server) open(ctx context.Context) error {
 	if err := s.db.SetOnlineExactly(ctx, nil); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
+	s.alarms = &alarm.Board{Store: s.db, Now: time.Now, Log: s.log}
 	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Now: time.Now, Log: s.log}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
 	s.enrol = &enroll.Service{CA: s.keys.ca, Store: s.db, Life: s.c.DeviceLife, Now: time.Now}
@@ -184,7 +187,7 @@ const graceTime = 3 * time.Second
 
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
-		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(),
+		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
 		OnlineKeys: s.keys.online, CA: s.keys.ca.Cert(), Waiting: rollout.Waiting,
 		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})

@@ -3,7 +3,6 @@ package fleetd
 import (
 	"bytes"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/alarm"
 	"github.com/dunlin-edge/dunlin/fleet/backup"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
@@ -193,7 +193,8 @@ func TestAlarmOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	s := &server{db: db, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	log := slog.New(slog.DiscardHandler)
+	s := &server{db: db, log: log, alarms: &alarm.Board{Store: db, Now: time.Now, Log: log}}
 	for _, v := range []int64{5, 5, 4, 6} {
 		if err := s.alarmAhead(t.Context(), "meter-1", "catalog", "dev", 3, v); err != nil {
 			t.Fatal(err)
@@ -202,5 +203,8 @@ func TestAlarmOnce(t *testing.T) {
 	as, err := db.Audit(t.Context(), "dev", "", 100)
 	if err != nil || len(as) != 2 || as[0].Act != "catalog.ahead" || !strings.Contains(as[0].Detail, "publish again") {
 		t.Errorf("%+v, %v", as, err)
+	}
+	if xs := s.alarms.List(t.Context()); len(xs) != 1 || xs[0].Kind != fleet.AlarmAhead || xs[0].Subject != "catalog dev" || !strings.Contains(xs[0].Text, "version 6") {
+		t.Errorf("alarms %+v", xs)
 	}
 }

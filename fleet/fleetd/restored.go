@@ -43,14 +43,14 @@ func heldOf(h wire.Held, channel string) catalog.Held {
 	return catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Role: h.Roles[channel]}
 }
 
-// alarms remembers what was alarmed about since the server started.
-type alarms struct {
+// ahead remembers what devices were seen to hold since the server started.
+type ahead struct {
 	mu   sync.Mutex
 	held map[string]int64 // by repository and role
 }
 
 // rises tells whether version is the greatest of its role so far.
-func (a *alarms) rises(repo, role string, version int64) bool {
+func (a *ahead) rises(repo, role string, version int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := repo + "/" + role
@@ -78,12 +78,13 @@ func nextStep(role string) string {
 // alarmAhead writes down, once for each version, that a device holds something
 // newer than is here. The device keeps what it has and is sent none of it.
 func (s *server) alarmAhead(ctx context.Context, device, repo, role string, have, held int64) error {
-	if !s.alarms.rises(repo, role, held) {
+	if !s.ahead.rises(repo, role, held) {
 		return nil
 	}
 	now := time.Now()
 	next := nextStep(role)
-	s.log.Warn("a device holds newer metadata than this server", "code", "catalog.ahead", "device", device, "repo", repo, "role", role, "have", have, "held", held, "next", next)
+	s.alarms.Raise(ctx, fleet.Alarm{Kind: fleet.AlarmAhead, Subject: repo + " " + role, Urgent: true, Next: next,
+		Text: fmt.Sprintf("device %s holds version %d, this server %d: such devices get nothing new", device, held, have)})
 	return s.db.AddAudit(ctx, fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "server", Act: repo + ".ahead", Object: role,
 		Detail: fmt.Sprintf("%s holds version %d, the server %d; next: %s", device, held, have, next)})
 }

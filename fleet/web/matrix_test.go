@@ -34,6 +34,7 @@ var wantRoles = map[string]string{
 	"GET /v1/rollouts/{id}/gates":   fleet.RoleViewer,
 	"GET /v1/rollouts/{id}/watch":   fleet.RoleViewer,
 	"GET /v1/audit":                 fleet.RoleViewer,
+	"GET /v1/alarms":                fleet.RoleViewer,
 	"GET /v1/catalog/metadata":      fleet.RoleViewer,
 	"GET /v1/keys/online":           fleet.RoleViewer,
 
@@ -47,6 +48,8 @@ var wantRoles = map[string]string{
 	"POST /v1/rollouts/{id}/pause":  fleet.RoleOperator,
 	"POST /v1/rollouts/{id}/resume": fleet.RoleOperator,
 	"POST /v1/rollouts/{id}/abort":  fleet.RoleOperator,
+
+	"DELETE /v1/alarms/{kind}/{subject}": fleet.RoleOperator,
 
 	"POST /v1/usb/exports":   fleet.RoleOperator,
 	"POST /v1/usb/receipts":  fleet.RoleOperator,
@@ -108,7 +111,7 @@ func TestRoutes(t *testing.T) {
 // example is a path of a route with something in place of its parameters.
 func example(route string) (method, path string) {
 	method, path, _ = strings.Cut(route, " ")
-	return method, strings.NewReplacer("{id}", "nobody", "{model}", "nothing", "{digest}", "sha256:"+strings.Repeat("0", 64), "{role}", "dev").Replace(path)
+	return method, strings.NewReplacer("{id}", "nobody", "{model}", "nothing", "{digest}", "sha256:"+strings.Repeat("0", 64), "{role}", "dev", "{kind}", "a.b", "{subject}", "nothing").Replace(path)
 }
 
 // stopped tells whether a request was refused for who sent it.

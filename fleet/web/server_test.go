@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/alarm"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/director"
@@ -165,6 +166,7 @@ func newServer(t testing.TB) *server {
 				}},
 			&telemetry.Ingest{Store: db, Wake: func() {}, Now: now, Log: log},
 		},
+		Alarms:     &alarm.Board{Store: db, Now: now, Log: log},
 		OnlineKeys: online, CA: ca.Cert(),
 		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
 		Revoked: func(device string) {

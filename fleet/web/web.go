@@ -88,6 +88,7 @@ type Config struct {
 	Catalog   Catalog
 	Blobs     Blobs
 	Lockboxes Lockboxes
+	Alarms    Alarms
 	// OnlineKeys is the JSON of the server's public online keys, CA its CA in PEM.
 	OnlineKeys, CA []byte
 	// Waiting says what a rollout waits for.
@@ -137,6 +138,7 @@ func New(c Config) http.Handler {
 	a.accessRoutes()
 	a.rawRoutes()
 	a.usbRoutes()
+	a.alarmRoutes()
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, notFound(r))
 	})

@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"agent/cmd/dunlin-infer": {"agent/infer", "agent/infer/litert"},
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},
+	"fleet/alarm":            {"fleet"},
 	"fleet/backup":           {"fleet"},
 	"fleet/modelsig":         {"fleet", "shared/bundle"},
 	"fleet/pack":             {"fleet", "fleet/modelsig", "shared/bundle", "shared/tflite", "shared/sketch"},

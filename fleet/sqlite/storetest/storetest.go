@@ -20,6 +20,7 @@ type Store interface {
 	Catalog
 	Rollouts
 	Records
+	Alarms
 	Close() error
 }
 
@@ -92,6 +93,13 @@ type Records interface {
 	AddAudit(ctx context.Context, a fleet.Audit) error
 }
 
+// Alarms are what is wrong.
+type Alarms interface {
+	RaiseAlarm(ctx context.Context, x fleet.Alarm, a fleet.Audit) (fresh bool, err error)
+	ClearAlarm(ctx context.Context, kind, subject string, a fleet.Audit) (there bool, err error)
+	Alarms(ctx context.Context) ([]fleet.Alarm, error)
+}
+
 // Run runs the suite. Open opens the store that is kept under dir, an empty
 // folder at first; it is opened again after Close.
 func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
@@ -123,6 +131,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 		{"records are kept once", records},
 		{"acknowledgements never fall", acks},
 		{"audit", audit},
+		{"alarms", alarms},
 		{"many at once", concurrent},
 	} {
 		t.Run(c.name, func(t *testing.T) {
