@@ -1,9 +1,16 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/bundles"
+)
 
 func (c *cli) modelCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "model", Short: "Pack, judge, publish and list models"}
-	cmd.AddCommand(c.modelPackCmd(), c.modelInspectCmd(), c.modelVerifyCmd(), c.modelUnpackCmd(), c.modelPublishCmd(), c.modelListCmd(), c.modelShowCmd())
+	alone := &bundles.Commands{Err: c.err, Getenv: c.getenv, Print: c.print, Asker: c.asker,
+		Passphrase: func(file, whose string) func(bool) ([]byte, error) { return c.passphrase(file, whose) }}
+	cmd.AddCommand(alone.List()...)
+	cmd.AddCommand(c.modelPublishCmd(), c.modelListCmd(), c.modelShowCmd())
 	return cmd
 }

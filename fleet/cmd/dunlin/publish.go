@@ -10,13 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/bundles"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
 func (c *cli) modelPublishCmd() *cobra.Command {
 	var keys []string
 	var root, passphraseFile string
-	var require requireFlag
+	var require bundles.RequireFlag
 	conf := publish.ReleaseConfig{}
 	cmd := &cobra.Command{
 		Use:   "publish DIR --channel CHANNEL --key FILE...",
@@ -28,11 +29,11 @@ func (c *cli) modelPublishCmd() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conf.Dir = args[0]
-			if _, err := openBundle(conf.Dir); err != nil {
+			if _, err := bundles.Open(conf.Dir); err != nil {
 				return err
 			}
 			var err error
-			if conf.Signature, err = require.policy(); err != nil {
+			if conf.Signature, err = require.Policy(); err != nil {
 				return err
 			}
 			client, err := c.publisher()
@@ -57,7 +58,7 @@ func (c *cli) modelPublishCmd() *cobra.Command {
 			return c.printPublished(p)
 		},
 	}
-	require.add(cmd)
+	require.Add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&conf.Channel, "channel", "", "dev, staging or production")
 	flags.StringArrayVar(&keys, "key", nil, "release key of a holder; once for every signature")

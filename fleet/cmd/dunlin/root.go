@@ -78,7 +78,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &fleet.Error{Code: "usage.flag", Message: err.Error(), Next: "run '" + cmd.CommandPath() + " --help'"}
 	})
-	root.AddCommand(c.keysCmd(), c.modelCmd(), c.deviceCmd(), c.rolloutCmd(), c.usbCmd(), c.accessCmd())
+	root.AddCommand(c.keysCmd(), c.modelCmd(), c.deviceCmd(), c.rolloutCmd(), c.usbCmd(), c.accessCmd(), c.alarmsCmd())
 	return root
 }
 

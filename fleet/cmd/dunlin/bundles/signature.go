@@ -1,11 +1,9 @@
-package main
+package bundles
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,20 +26,20 @@ func (s *signFlags) add(cmd *cobra.Command) {
 }
 
 // sign signs the plan if a key is given, and says so if none is.
-func (c *cli) sign(plan *pack.Plan, s *signFlags) error {
-	file := cmp.Or(s.key, c.getenv("DUNLIN_SIGN_KEY"))
+func (c *Commands) sign(plan *pack.Plan, s *signFlags) error {
+	file := cmp.Or(s.key, c.Getenv("DUNLIN_SIGN_KEY"))
 	if file == "" {
 		if s.certificates != "" {
 			return &fleet.Error{Code: modelsig.CodeKey, Message: "certificates were given, but no key to sign with", Next: "pass --sign-key too"}
 		}
-		fmt.Fprintf(c.err, "note: the bundle carries no %s; sign it with --sign-key, a key of 'dunlin keys model-signing'\n", modelsig.Name)
+		fmt.Fprintf(c.Err, "note: the bundle carries no %s; sign it with --sign-key, a key of 'dunlin keys model-signing'\n", modelsig.Name)
 		return nil
 	}
 	key, err := os.ReadFile(file)
 	if err != nil {
 		return &fleet.Error{Code: modelsig.CodeKey, Message: fmt.Sprintf("the key to sign with: %v", err), Next: "make one with 'dunlin keys model-signing --out FILE'"}
 	}
-	signer, err := modelsig.NewSigner(key, c.passphrase(s.passphraseFile, file))
+	signer, err := modelsig.NewSigner(key, c.Passphrase(s.passphraseFile, file))
 	if err != nil {
 		return err
 	}
@@ -57,15 +55,15 @@ func (c *cli) sign(plan *pack.Plan, s *signFlags) error {
 	return plan.Sign(signer)
 }
 
-// requireFlag says whose model.sig must be there.
-type requireFlag struct{ text string }
+// RequireFlag says whose model.sig must be there.
+type RequireFlag struct{ text string }
 
-func (r *requireFlag) add(cmd *cobra.Command) {
+func (r *RequireFlag) Add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.text, "require-signature", "", "whose "+modelsig.Name+" must be there: key=FILE, cert=FILE or identity=SUBJECT,issuer=URL,root=FILE")
 }
 
 // policy is nil if none is required.
-func (r *requireFlag) policy() (*modelsig.Policy, error) {
+func (r *RequireFlag) Policy() (*modelsig.Policy, error) {
 	want, err := modelsig.ParseRequirement(r.text)
 	if err != nil {
 		return nil, err
@@ -75,7 +73,7 @@ func (r *requireFlag) policy() (*modelsig.Policy, error) {
 
 // verifySignature verifies the model.sig of a bundle, or that of any folder or file;
 // file "" is the one inside or beside.
-func (c *cli) verifySignature(path, file string, policy *modelsig.Policy, unsigned []string) error {
+func (c *Commands) verifySignature(path, file string, policy *modelsig.Policy, unsigned []string) error {
 	if _, err := os.Stat(filepath.Join(path, bundle.LayoutFile)); err == nil {
 		if file != "" || len(unsigned) > 0 {
 			return &fleet.Error{Code: "usage.flag", Message: "a bundle carries its signature inside, and all of it is signed", Next: "leave --signature and --unsigned away"}
@@ -106,59 +104,12 @@ func (c *cli) verifySignature(path, file string, policy *modelsig.Policy, unsign
 	return c.printSigned(path, "", s)
 }
 
-func (c *cli) printSigned(path, digest string, s *modelsig.Statement) error {
+func (c *Commands) printSigned(path, digest string, s *modelsig.Statement) error {
 	view := map[string]any{"path": path, "method": s.Method, "signer": s.Signer, "files": s.Len(), "ok": true}
 	if digest != "" {
 		view["digest"] = digest
 	}
-	return c.print(view, func(w io.Writer) {
+	return c.Print(view, func(w io.Writer) {
 		fmt.Fprintf(w, "ok: %s, %d files signed by %s\n", path, s.Len(), s.Signer)
 	})
-}
-
-func (c *cli) keysModelSigningCmd() *cobra.Command {
-	var out, passphraseFile string
-	cmd := &cobra.Command{
-		Use:   "model-signing --out FILE",
-		Short: "Make a key that signs models for anybody to verify (OpenSSF Model Signing)",
-		Long: "Makes a P-256 key in FILE, encrypted, and its public half in FILE.pub. 'dunlin model pack --sign-key FILE'\n" +
-			"signs bundles with it. It is no part of the ceremony: what devices run is decided by the holders' keys.",
-		Example: "  dunlin keys model-signing --out publisher.pem",
-		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			private, public, err := modelsig.NewKey(c.passphrase(passphraseFile, out))
-			if err != nil {
-				return err
-			}
-			for _, f := range []struct {
-				path string
-				b    []byte
-				mode fs.FileMode
-			}{{out, private, 0o600}, {out + ".pub", public, 0o644}} {
-				if err := writeNew(f.path, f.b, f.mode); err != nil {
-					return err
-				}
-			}
-			return c.print(map[string]any{"key": out, "public": out + ".pub"}, func(w io.Writer) {
-				fmt.Fprintf(w, "key\t%s\npublic\t%s.pub\nnext: give the public half to those who verify, and pack with --sign-key %s\n", out, out, out)
-			})
-		},
-	}
-	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
-	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file with the passphrase (default DUNLIN_PASSPHRASE, else it is asked for)")
-	cmd.MarkFlagRequired("out")
-	return cmd
-}
-
-// writeNew writes a file that must not exist yet.
-func writeNew(path string, b []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if errors.Is(err, fs.ErrExist) {
-		return &fleet.Error{Code: "key.exists", Message: path + " exists already", Next: "choose another --out"}
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -1,4 +1,4 @@
-package main
+package bundles
 
 import (
 	"cmp"
@@ -16,7 +16,7 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-func (c *cli) modelUnpackCmd() *cobra.Command {
+func (c *Commands) unpackCmd() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use:   "unpack BUNDLE",
@@ -25,7 +25,7 @@ func (c *cli) modelUnpackCmd() *cobra.Command {
 			"Others verify it there: model_signing verify key --signature DIR/" + modelsig.Name + " --public_key KEY.pub DIR",
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, err := openBundle(args[0])
+			b, err := Open(args[0])
 			if err != nil {
 				return err
 			}
@@ -33,7 +33,7 @@ func (c *cli) modelUnpackCmd() *cobra.Command {
 			if err := unpack(b, out); err != nil {
 				return err
 			}
-			return c.print(map[string]any{"folder": out, "digest": b.Digest, "files": len(b.Manifest.Layers)}, func(w io.Writer) {
+			return c.Print(map[string]any{"folder": out, "digest": b.Digest, "files": len(b.Manifest.Layers)}, func(w io.Writer) {
 				fmt.Fprintf(w, "folder\t%s\nfiles\t%d\n", out, len(b.Manifest.Layers))
 			})
 		},

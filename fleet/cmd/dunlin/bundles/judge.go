@@ -1,4 +1,4 @@
-package main
+package bundles
 
 import (
 	"cmp"
@@ -19,12 +19,12 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/tflite"
 )
 
-func (c *cli) modelPackCmd() *cobra.Command {
+func (c *Commands) packCmd() *cobra.Command {
 	var out string
 	var force bool
 	var runtime pack.RuntimeConfig
 	var sign signFlags
-	var require requireFlag
+	var require RequireFlag
 	cmd := &cobra.Command{
 		Use:   "pack [FOLDER]",
 		Short: "Make a bundle of a model and its model.yaml, or of a runtime library",
@@ -35,7 +35,7 @@ func (c *cli) modelPackCmd() *cobra.Command {
 		Example: "  dunlin model pack models/meter-digits\n  dunlin model pack --runtime libLiteRt.so --version 2.3.0",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			policy, err := require.policy()
+			policy, err := require.Policy()
 			if err != nil {
 				return err
 			}
@@ -43,7 +43,7 @@ func (c *cli) modelPackCmd() *cobra.Command {
 			if runtime.Library != "" {
 				plan, err = pack.Runtime(runtime)
 			} else {
-				plan, err = pack.Model(pack.Config{Dir: cmp.Or(strings.Join(args, ""), "."), Asker: c.asker(), Force: force, Signature: policy, Now: time.Now()})
+				plan, err = pack.Model(pack.Config{Dir: cmp.Or(strings.Join(args, ""), "."), Asker: c.Asker(), Force: force, Signature: policy, Now: time.Now()})
 			}
 			if err != nil {
 				return err
@@ -64,12 +64,12 @@ func (c *cli) modelPackCmd() *cobra.Command {
 	cmd.Flags().StringVar(&runtime.Version, "version", "", "version of the runtime library")
 	cmd.Flags().StringVar(&runtime.Arch, "arch", "", "architecture that the library must be for, as Go names it")
 	sign.add(cmd)
-	require.add(cmd)
+	require.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("runtime", "require-signature")
 	return cmd
 }
 
-func (c *cli) modelInspectCmd() *cobra.Command {
+func (c *Commands) inspectCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect PATH",
 		Short: "Show what a bundle or a .tflite file is",
@@ -78,7 +78,7 @@ func (c *cli) modelInspectCmd() *cobra.Command {
 			if isFile(args[0]) {
 				return c.inspectFile(args[0])
 			}
-			b, err := openBundle(args[0])
+			b, err := Open(args[0])
 			if err != nil {
 				return err
 			}
@@ -87,8 +87,8 @@ func (c *cli) modelInspectCmd() *cobra.Command {
 	}
 }
 
-func (c *cli) modelVerifyCmd() *cobra.Command {
-	var require requireFlag
+func (c *Commands) verifyCmd() *cobra.Command {
+	var require RequireFlag
 	var signature string
 	var unsigned []string
 	cmd := &cobra.Command{
@@ -100,7 +100,7 @@ func (c *cli) modelVerifyCmd() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := args[0]
-			policy, err := require.policy()
+			policy, err := require.Policy()
 			if err != nil {
 				return err
 			}
@@ -117,20 +117,20 @@ func (c *cli) modelVerifyCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print(map[string]any{"path": path, "digest": b.Digest, "files": len(b.Manifest.Layers), "bytes": b.Manifest.Size(), "ok": true}, func(w io.Writer) {
+			return c.Print(map[string]any{"path": path, "digest": b.Digest, "files": len(b.Manifest.Layers), "bytes": b.Manifest.Size(), "ok": true}, func(w io.Writer) {
 				fmt.Fprintf(w, "ok: %s %s, %d files, %d bytes, %s\n", b.Contract.Model, b.Contract.Version, len(b.Manifest.Layers), b.Manifest.Size(), b.Digest)
 			})
 		},
 	}
-	require.add(cmd)
+	require.Add(cmd)
 	cmd.Flags().StringVar(&signature, "signature", "", "the signature's file, of a folder (default "+modelsig.Name+" in it)")
 	cmd.Flags().StringArrayVar(&unsigned, "unsigned", nil, "path in the folder that may be there without the signer knowing it; once for each")
 	return cmd
 }
 
 // verifyBundle opens a bundle and checks all of it.
-func (c *cli) verifyBundle(dir string) (*bundle.Bundle, error) {
-	b, err := openBundle(dir)
+func (c *Commands) verifyBundle(dir string) (*bundle.Bundle, error) {
+	b, err := Open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func isFile(path string) bool {
 }
 
 // openBundle opens the layout in a folder.
-func openBundle(dir string) (*bundle.Bundle, error) {
+func Open(dir string) (*bundle.Bundle, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, &fleet.Error{Code: "bundle.unknown", Message: err.Error(), Next: "name the folder that 'dunlin model pack' wrote"}
 	}
@@ -169,12 +169,12 @@ type bundleView struct {
 	Contract *bundle.Contract `json:"contract"`
 }
 
-func (c *cli) printBundle(folder, digest string, m *bundle.Manifest, contract *bundle.Contract) error {
+func (c *Commands) printBundle(folder, digest string, m *bundle.Manifest, contract *bundle.Contract) error {
 	view := bundleView{Folder: folder, Digest: digest, Bytes: m.Size(), Contract: contract}
 	for _, l := range m.Layers {
 		view.Files = append(view.Files, fileView{l.Path(), l.MediaType, l.Digest, l.Size})
 	}
-	return c.print(view, func(w io.Writer) {
+	return c.Print(view, func(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%s %s\n", contract.Kind, contract.Model, contract.Version)
 		fmt.Fprintf(w, "digest\t%s\nfolder\t%s\n", digest, folder)
 		printNeeds(w, contract)
@@ -291,12 +291,12 @@ func readModel(path string) (*modelView, []tflite.Problem, error) {
 	return v, nil, err
 }
 
-func (c *cli) inspectFile(path string) error {
+func (c *Commands) inspectFile(path string) error {
 	v, _, err := readModel(path)
 	if err != nil {
 		return err
 	}
-	return c.print(v, func(w io.Writer) {
+	return c.Print(v, func(w io.Writer) {
 		fmt.Fprintf(w, "file\t%s\t%d bytes\n", v.File, v.Bytes)
 		printTensors(w, "input", v.Inputs)
 		printTensors(w, "output", v.Outputs)
@@ -314,7 +314,7 @@ func (c *cli) inspectFile(path string) error {
 	})
 }
 
-func (c *cli) verifyFile(path string) error {
+func (c *Commands) verifyFile(path string) error {
 	v, problems, err := readModel(path)
 	if err != nil {
 		return err
@@ -322,7 +322,7 @@ func (c *cli) verifyFile(path string) error {
 	if len(problems) > 0 {
 		return &fleet.Error{Code: bundle.CodeModelCheck, Message: path + ": " + strings.Join(v.Problems, "; "), Next: "export the model again without these operators or tensors"}
 	}
-	return c.print(map[string]any{"path": path, "bytes": v.Bytes, "ok": true}, func(w io.Writer) {
+	return c.Print(map[string]any{"path": path, "bytes": v.Bytes, "ok": true}, func(w io.Writer) {
 		fmt.Fprintf(w, "ok: %s, %d bytes\n", path, v.Bytes)
 	})
 }
