@@ -239,17 +239,44 @@ func (q *Queue) removeFirst() error {
 func (q *Queue) Next(max int, maxBytes int) ([]wire.Record, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, s := range q.segments {
+	for i := 0; i < len(q.segments); i++ {
+		s := q.segments[i]
 		if s.after(q.acked) == 0 {
 			continue
 		}
 		out, err := s.read(q.c.FS, q.acked, max, maxBytes)
+		if errors.Is(err, errDamaged) {
+			if err = q.lose(i); err == nil {
+				i--
+				continue
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read queue %s: %w", q.c.Kind, err)
 		}
 		return out, nil
 	}
 	return nil, nil
+}
+
+// lose gives up a segment whose next record can no longer be read, so that what
+// came after it is told: what it held is counted as dropped. Its numbers are not
+// used again.
+func (q *Queue) lose(i int) error {
+	s := q.segments[i]
+	if s == q.last() {
+		if err := q.rotate(); err != nil {
+			return err
+		}
+	}
+	if err := q.countDropped(s.after(q.acked)); err != nil {
+		return err
+	}
+	if err := errors.Join(s.close(), durable.Remove(q.c.FS, "queue.damaged", s.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	q.segments = slices.Delete(q.segments, i, i+1)
+	return nil
 }
 
 // Waiting returns what is not acknowledged, oldest first, as far as it fits into
@@ -262,6 +289,9 @@ func (q *Queue) Waiting(maxBytes int) ([]wire.Batch, error) {
 	for _, s := range q.segments {
 		for s.after(at) > 0 {
 			records, err := s.read(q.c.FS, at, wire.MaxBatch, maxBytes)
+			if errors.Is(err, errDamaged) {
+				break // Next gives it up and counts it
+			}
 			if err != nil {
 				return nil, fmt.Errorf("read queue %s: %w", q.c.Kind, err)
 			}
@@ -279,8 +309,9 @@ func (q *Queue) Waiting(maxBytes int) ([]wire.Batch, error) {
 }
 
 // Ack forgets every record of the epoch up to sequence. Segments that are wholly
-// acknowledged are deleted, or kept for a while, see Set.Keep; the mark itself is kept in memory, so after a restart
-// a few records may be sent again, which the server knows.
+// acknowledged are deleted, or kept for a while, see Set.Keep; the mark itself is
+// kept in memory, so after a restart a few records may be sent again, which the
+// server knows.
 func (q *Queue) Ack(epoch, sequence uint64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

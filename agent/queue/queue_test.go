@@ -153,6 +153,70 @@ func TestDamageDrawsANewEpoch(t *testing.T) {
 	}
 }
 
+// TestDamageWhileItRuns spoils a segment of an open queue: what came before the
+// damage and after its segment is handed out, what lies between is counted, and no
+// number comes twice.
+func TestDamageWhileItRuns(t *testing.T) {
+	spoil := map[string]func(path string) error{
+		"a flipped byte": func(path string) error {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			b[len(b)-1] ^= 1
+			return os.WriteFile(path, b, 0o600)
+		},
+		"no header": func(path string) error { return os.WriteFile(path, []byte("DLQ"), 0o600) },
+		"cut":       func(path string) error { return os.Truncate(path, headerSize+4) },
+		"gone":      os.Remove,
+	}
+	for name, f := range spoil {
+		for _, which := range []string{"an older segment", "the newest segment"} {
+			t.Run(name+" in "+which, func(t *testing.T) {
+				q := open(t, t.TempDir(), 1, 1<<20)
+				q.c.MaxBytes = 1 << 16 // segments of 4 KiB
+				add(t, q, 400)
+				bad := q.segments[len(q.segments)-1]
+				if which == "an older segment" {
+					bad = q.segments[1]
+				}
+				if err := f(bad.path); err != nil {
+					t.Fatal(err)
+				}
+				got := uint64(0)
+				var last uint64
+				for i := range 2 {
+					for {
+						rs, err := q.Next(7, 1<<20)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if len(rs) == 0 {
+							break
+						}
+						for _, r := range rs {
+							if r.Sequence <= last {
+								t.Fatalf("%d after %d", r.Sequence, last)
+							}
+							last = r.Sequence
+						}
+						got += uint64(len(rs))
+						if err := q.Ack(1, last); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if i == 0 {
+						add(t, q, 10)
+					}
+				}
+				if st := q.State(); last != 410 || st.Dropped == 0 || st.Dropped > bad.count || got+st.Dropped != 410 {
+					t.Errorf("%d handed out up to %d, %d dropped", got, last, st.Dropped)
+				}
+			})
+		}
+	}
+}
+
 func TestEpochIsKeptAndLostWithAQueue(t *testing.T) {
 	dir := t.TempDir()
 	epoch := func() uint64 {

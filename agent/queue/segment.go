@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/dunlin-edge/dunlin/shared/durable"
@@ -164,14 +164,21 @@ func scan(b []byte, each func(payload []byte)) (end int, damaged bool) {
 	return at, false
 }
 
-// read returns records after m.
+// errDamaged says that a record cannot be read back, though it was written whole.
+var errDamaged = errors.New("segment is damaged")
+
+// read returns records after m, at least one; errDamaged when the first of them is
+// not there any more.
 func (s *segment) read(fsys durable.FS, m mark, max, maxBytes int) ([]wire.Record, error) {
 	b, err := durable.ReadFile(fsys, s.path, maxSegment)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errDamaged
+	}
 	if err != nil {
 		return nil, err
 	}
 	if _, err := parseHeader(b); err != nil {
-		return nil, err
+		return nil, errDamaged
 	}
 	skip := s.count - s.after(m)
 	var out []wire.Record
@@ -185,7 +192,7 @@ func (s *segment) read(fsys durable.FS, m mark, max, maxBytes int) ([]wire.Recor
 		i++
 	})
 	if len(out) == 0 {
-		return nil, io.ErrUnexpectedEOF
+		return nil, errDamaged
 	}
 	return out, nil
 }
