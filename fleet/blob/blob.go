@@ -144,6 +144,9 @@ func (d *Dir) OpenAt(digest string) (*os.File, error) {
 		return nil, errors.Join(err, fs.ErrNotExist)
 	}
 	f, err := os.Open(p)
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		err = pe.Err // where the server keeps its files is nobody's business
+	}
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", digest, err)
 	}

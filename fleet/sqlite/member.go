@@ -36,6 +36,14 @@ func (db *DB) Members(ctx context.Context, rollout string) ([]fleet.Member, erro
 	return list(ctx, db.r, scanMember, `SELECT `+memberColumns+` FROM members WHERE rollout = ? ORDER BY stratum, ord`, rollout)
 }
 
+// MemberPage lists at most limit of a rollout's devices by class and order, behind
+// the device named after.
+func (db *DB) MemberPage(ctx context.Context, rollout, after string, limit int) ([]fleet.Member, error) {
+	return list(ctx, db.r, scanMember, `SELECT `+memberColumns+` FROM members WHERE rollout = ?1
+ AND (?2 = '' OR (stratum, ord, device) > (SELECT stratum, ord, device FROM members WHERE rollout = ?1 AND device = ?2))
+ ORDER BY stratum, ord, device LIMIT ?3`, rollout, after, limit)
+}
+
 // Tallies counts the members of each of these rollouts by stage and by how far they
 // have come, in one query.
 func (db *DB) Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error) {

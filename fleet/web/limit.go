@@ -1,7 +1,7 @@
 package web
 
 import (
-	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -31,10 +31,7 @@ func newLimiter() *limiter {
 
 // admit takes one request of an address, or refuses it.
 func (l *limiter) admit(remote string, now time.Time) error {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
+	host := network(remote)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := l.each[host]
@@ -49,6 +46,24 @@ func (l *limiter) admit(remote string, now time.Time) error {
 		return fleet.ErrBusy
 	}
 	return nil
+}
+
+// network is what of a remote address counts as one: an IPv4 address, or the /64
+// that one host of IPv6 may take any address of.
+func network(remote string) string {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	ip := at.Addr().Unmap()
+	if ip.Is4() {
+		return ip.String()
+	}
+	p, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return remote
+	}
+	return p.String()
 }
 
 // forget drops addresses that have been quiet, or, under a flood from everywhere,

@@ -31,6 +31,12 @@ func TestLimiter(t *testing.T) {
 	if n := passed("192.0.2.2:1", 1); n != 1 {
 		t.Error("one address shuts others out")
 	}
+	if n := passed("[2001:db8::1]:1", 100); n != eachBurst {
+		t.Errorf("%d of one IPv6 network at once", n)
+	}
+	if n := passed("[2001:db8::ffff:2]:1", 1); n != 0 {
+		t.Error("another address of one host's network is another host")
+	}
 	now = now.Add(time.Second)
 	if n := passed("192.0.2.1:1", 100); n != eachRate {
 		t.Errorf("%d after a second", n)
@@ -38,7 +44,7 @@ func TestLimiter(t *testing.T) {
 	now = now.Add(time.Hour)
 	total := 0
 	for i := range 3 * maxAddresses {
-		total += passed(fmt.Sprintf("[2001:db8::%x]:1", i), 1)
+		total += passed(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff), 1)
 	}
 	if total != allBurst {
 		t.Errorf("%d of everybody at once", total)

@@ -73,11 +73,14 @@ func (a *api) getRollout(ctx context.Context, in *ByID) (*one[RolloutView], erro
 	return a.showRollout(ctx, r)
 }
 
-func (a *api) listMembers(ctx context.Context, in *ByID) (*page[MemberView], error) {
+func (a *api) listMembers(ctx context.Context, in *struct {
+	ByID
+	Paging
+}) (*page[MemberView], error) {
 	if _, err := a.Store.Rollout(ctx, in.ID); err != nil {
 		return nil, err
 	}
-	ms, err := a.Store.Members(ctx, in.ID)
+	ms, err := a.Store.MemberPage(ctx, in.ID, in.After, in.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +88,7 @@ func (a *api) listMembers(ctx context.Context, in *ByID) (*page[MemberView], err
 	for i, m := range ms {
 		items[i] = viewMember(m)
 	}
-	return paged(items, 0, nil), nil
+	return paged(items, in.Limit, func(m MemberView) string { return m.Device }), nil
 }
 
 func (a *api) listGates(ctx context.Context, in *ByID) (*page[GateView], error) {

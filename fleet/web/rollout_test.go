@@ -49,6 +49,17 @@ func TestRollouts(t *testing.T) {
 	if len(members.Body.Items) != 3 || members.Body.Items[0].Class != "amd64-test" {
 		t.Errorf("members %+v", members.Body.Items)
 	}
+	var piece page[MemberView]
+	var pieces []MemberView
+	for more := true; more; more = piece.Body.Next != "" {
+		after := piece.Body.Next
+		piece = page[MemberView]{}
+		s.ask(fleet.RoleViewer, "GET", "/v1/rollouts/"+r.ID+"/members?limit=2&after="+after, nil).ok(&piece.Body)
+		pieces = append(pieces, piece.Body.Items...)
+	}
+	if d := cmp.Diff(members.Body.Items, pieces); d != "" {
+		t.Errorf("in pages: %s", d)
+	}
 	for _, act := range []struct {
 		verb   string
 		body   any
@@ -80,9 +91,9 @@ type counting struct {
 	members, tallies int
 }
 
-func (c *counting) Members(ctx context.Context, rollout string) ([]fleet.Member, error) {
+func (c *counting) MemberPage(ctx context.Context, rollout, after string, limit int) ([]fleet.Member, error) {
 	c.members++
-	return c.Store.Members(ctx, rollout)
+	return c.Store.MemberPage(ctx, rollout, after, limit)
 }
 
 func (c *counting) Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error) {

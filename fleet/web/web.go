@@ -37,7 +37,7 @@ type Store interface {
 	Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error)
 	Rollout(ctx context.Context, id string) (*fleet.Rollout, error)
 	Rollouts(ctx context.Context, status, after string, limit int) ([]fleet.Rollout, error)
-	Members(ctx context.Context, rollout string) ([]fleet.Member, error)
+	MemberPage(ctx context.Context, rollout, after string, limit int) ([]fleet.Member, error)
 	// Tallies counts the members of all these rollouts at once.
 	Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error)
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
