@@ -79,6 +79,18 @@ func rollouts(s *suite) {
 	if diff := cmp.Diff(ms, gotMs); diff != "" {
 		s.Error(diff)
 	}
+	var pages []fleet.Member
+	for after := ""; len(pages) < len(ms); after = pages[len(pages)-1].Device {
+		page, err := s.MemberPage(s.Context(), want.ID, after, 1)
+		s.must(err)
+		if len(page) != 1 {
+			s.Fatalf("a page of %d behind %q", len(page), after)
+		}
+		pages = append(pages, page...)
+	}
+	if diff := cmp.Diff(ms, pages); diff != "" {
+		s.Error(diff)
+	}
 	evals, err := s.GateEvaluations(s.Context(), want.ID)
 	s.must(err)
 	if diff := cmp.Diff([]fleet.GateEvaluation{g}, evals); diff != "" {

@@ -70,6 +70,7 @@ type Rollouts interface {
 	SetRolloutStatus(ctx context.Context, id string, from []string, to, reason string, a fleet.Audit) error
 	CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 	Members(ctx context.Context, rollout string) ([]fleet.Member, error)
+	MemberPage(ctx context.Context, rollout, after string, limit int) ([]fleet.Member, error)
 	Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error)
 	SettleMembers(ctx context.Context, device string, change func([]fleet.Member) []fleet.Member) error
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
