@@ -34,6 +34,7 @@ type Store interface {
 	AllMetadata(ctx context.Context, repo, owner string) ([]fleet.MetaRow, error)
 	Roots(ctx context.Context, repo string) ([][]byte, error)
 	Device(ctx context.Context, id string) (*fleet.Device, error)
+	Devices(ctx context.Context, f fleet.DeviceFilter) ([]*fleet.Device, error)
 	Wish(ctx context.Context, device string) (*fleet.Wish, error)
 	ReleaseByPath(ctx context.Context, path string) (*fleet.Release, error)
 	Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error)

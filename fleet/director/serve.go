@@ -26,7 +26,7 @@ func (s *Service) Newer(ctx context.Context, device string, h Held) ([]fleet.Met
 	if h.Root > int64(len(roots)) {
 		return nil, nil // its root is newer than ours: it would refuse what we sign
 	}
-	rows, err := s.fresh(ctx, device)
+	rows, _, err := s.fresh(ctx, device)
 	if err != nil {
 		return nil, err
 	}
@@ -46,23 +46,66 @@ func (s *Service) Newer(ctx context.Context, device string, h Held) ([]fleet.Met
 	return out, nil
 }
 
-// fresh returns a device's three files, signed anew where that is due.
-func (s *Service) fresh(ctx context.Context, device string) ([]fleet.MetaRow, error) {
-	rows, err := s.Store.AllMetadata(ctx, Repo, device)
+// maxRefusals is after how many devices in a row Resign gives up.
+const maxRefusals = 10
+
+// Resign signs anew whatever of active devices is past half of its life, and
+// tells how many devices that were. It is called in regular pauses, so that what
+// the server holds is fresh also for devices that do not ask. It goes on after an
+// error; the first is returned.
+func (s *Service) Resign(ctx context.Context) (signed int, err error) {
+	roots, err := s.Store.Roots(ctx, Repo)
+	if err != nil || len(roots) == 0 {
+		return 0, err
+	}
+	devices, err := s.Store.Devices(ctx, fleet.DeviceFilter{})
 	if err != nil {
-		return nil, err
+		return 0, err
+	}
+	var first error
+	refusals := 0
+	for _, d := range devices {
+		if d.Status != fleet.DeviceActive {
+			continue
+		}
+		_, anew, err := s.fresh(ctx, d.ID)
+		switch {
+		case err == nil:
+			refusals = 0
+		case refusals == maxRefusals:
+			return signed, first
+		default:
+			refusals++
+			if first == nil {
+				first = err
+			}
+		}
+		if anew {
+			signed++
+		}
+	}
+	return signed, first
+}
+
+// fresh returns a device's three files, signed anew where that is due; anew tells
+// whether it was.
+func (s *Service) fresh(ctx context.Context, device string) (rows []fleet.MetaRow, anew bool, err error) {
+	rows, err = s.Store.AllMetadata(ctx, Repo, device)
+	if err != nil {
+		return nil, false, err
 	}
 	if i := slices.IndexFunc(rows, func(r fleet.MetaRow) bool { return r.Role == metadata.TIMESTAMP }); i >= 0 {
 		ts, err := metadata.Timestamp().FromBytes(rows[i].Bytes) // of our own making
 		if err == nil && ts.Signed.Expires.Sub(s.Now()) > Life/2 {
-			return rows, nil
+			return rows, false, nil
 		}
 	}
 	err = s.Store.Resign(ctx, device, func(w *fleet.Wish) ([]fleet.MetaRow, error) { return s.Sign(ctx, w) })
 	if err != nil {
-		return nil, fmt.Errorf("sign the wish of %s anew: %w", device, err)
+		return nil, false, fmt.Errorf("sign the wish of %s anew: %w", device, err)
 	}
-	return s.Store.AllMetadata(ctx, Repo, device)
+	rows, err = s.Store.AllMetadata(ctx, Repo, device)
+	return rows, err == nil, err
 }
 
 // MayRead tells whether a device's assignments name a blob: only those may it

@@ -85,7 +85,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addresses) 
 	g.Go(func() error { return s.broker.Run(ctx) })
 	g.Go(func() error { return s.loop.Run(ctx) })
 	g.Go(func() error { return s.tell(ctx) })
-	g.Go(func() error { return s.resign(ctx) })
+	g.Go(func() error { return s.upkeep().Run(ctx) })
 	g.Go(func() error { return s.serveAPI(ctx, api) })
 	g.Go(func() error {
 		log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", fleet.Version)
@@ -220,22 +220,4 @@ func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 		err = errors.Join(err, serveErr)
 	}
 	return err
-}
-
-// resignEvery is how often it is looked whether the catalog is to be signed anew.
-const resignEvery = time.Hour
-
-func (s *server) resign(ctx context.Context) error {
-	tick := time.NewTicker(resignEvery)
-	defer tick.Stop()
-	for {
-		if err := s.catalog.Resign(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error("the catalog cannot be signed anew", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
 }
