@@ -91,7 +91,7 @@ func TestBadPlugins(t *testing.T) {
 		"test://refuses/ed25519/a":           CodeRefused,
 		"test://hangs/ed25519/a":             CodeTimeout,
 		"test://hangs-signing/ed25519/a":     CodeTimeout,
-		"test://forks/ed25519/a":             CodeAnswer,
+		"test://forks/ed25519/a":             CodeTimeout,
 		"test://floods/ed25519/a":            CodeAnswer,
 		"test://crashes/ed25519/a":           CodeAnswer,
 		"test://silent/ed25519/a":            CodeAnswer,

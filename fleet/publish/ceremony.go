@@ -25,6 +25,7 @@ const (
 
 const (
 	maxHolders      = 16
+	maxMachines     = 16
 	maxCeremony     = 1 << 20 // bytes of ceremony.json
 	ceremonyFormat  = 1
 	defaultHolders  = 3
@@ -41,9 +42,21 @@ type Online struct {
 
 // Holder is a person who holds two offline keys.
 type Holder struct {
-	Name    string            `json:"name"`
-	Root    ed25519.PublicKey `json:"root"`    // signs both roots
-	Release ed25519.PublicKey `json:"release"` // signs the catalog's targets and the channels
+	Name    string `json:"name"`
+	Root    []byte `json:"root"`    // signs both roots; its form: Key.Public
+	Release []byte `json:"release"` // signs the catalog's targets and the channels
+	// Where a plug-in has the keys, as NAME://KEY; empty: in files of KeysDir.
+	RootRef    string `json:"root_ref,omitempty"`
+	ReleaseRef string `json:"release_ref,omitempty"`
+}
+
+// Machine is a key that signs without a person, for one channel that wants one
+// signature only.
+type Machine struct {
+	Name    string `json:"name"`
+	Channel string `json:"channel"`
+	Key     []byte `json:"key"` // its form: Key.Public
+	Ref     string `json:"ref,omitempty"`
 }
 
 // Ceremony is what ceremony.json says: who holds keys, and what the drafts are
@@ -55,6 +68,7 @@ type Ceremony struct {
 	Practice  bool      `json:"practice,omitempty"`
 	Online    Online    `json:"online"`
 	Joined    []Holder  `json:"joined"`
+	Machines  []Machine `json:"machines,omitempty"`
 	Drafted   time.Time `json:"drafted,omitzero"` // when the last holder joined; lifetimes count from here
 }
 
@@ -66,6 +80,9 @@ type JoinConfig struct {
 	Practice           bool
 	Online             func() (*Online, error)
 	Passphrase         Passphrase
+	// RootKey and ReleaseKey are keys that a plug-in holds, as NAME://KEY; empty:
+	// they are made here.
+	RootKey, ReleaseKey string
 }
 
 var holderForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -89,11 +106,11 @@ func Join(c JoinConfig, now time.Time) (*Ceremony, error) {
 	if err := os.MkdirAll(filepath.Join(c.Dir, KeysDir), 0o700); err != nil {
 		return nil, err
 	}
-	h := Holder{Name: c.Holder}
-	if h.Root, err = newKey(keyPath(c.Dir, c.Holder, rootKey), c.Passphrase); err != nil {
+	h := Holder{Name: c.Holder, RootRef: c.RootKey, ReleaseRef: c.ReleaseKey}
+	if h.Root, err = ownKey(h.where(c.Dir, rootKey), c.Passphrase); err != nil {
 		return nil, err
 	}
-	if h.Release, err = newKey(keyPath(c.Dir, c.Holder, releaseKey), c.Passphrase); err != nil {
+	if h.Release, err = ownKey(h.where(c.Dir, releaseKey), c.Passphrase); err != nil {
 		return nil, err
 	}
 	cer.Joined = append(cer.Joined, h)
@@ -156,6 +173,8 @@ func (c *Ceremony) validate() error {
 		return refuse("ceremony.threshold", "leave --holders and --threshold away", "a practice ceremony is held by one person")
 	case !c.Practice && (c.Threshold < 2 || c.Threshold > c.Holders || c.Holders > maxHolders):
 		return refuse("ceremony.threshold", next, "%d of %d holders: at least 2 must sign, at most %d can join", c.Threshold, c.Holders, maxHolders)
+	case len(c.Machines) > maxMachines:
+		return refuse("ceremony.machines", "end one of them", "%d machines have keys, at most %d can", len(c.Machines), maxMachines)
 	case len(c.Joined) > c.Holders:
 		return refuse("ceremony.malformed", next, "%s names more holders than it allows", CeremonyFile)
 	}
@@ -223,7 +242,26 @@ func keyPath(dir, holder, kind string) string {
 	return filepath.Join(dir, KeysDir, holder+"-"+kind+".pem")
 }
 
-func (h *Holder) key(kind string) ed25519.PublicKey {
+// Where are the files or the references of both keys of a holder.
+func (c *Ceremony) Where(dir, holder string) (root, release string) {
+	for i := range c.Joined {
+		if h := &c.Joined[i]; h.Name == holder {
+			return h.where(dir, rootKey), h.where(dir, releaseKey)
+		}
+	}
+	return "", ""
+}
+
+// where is the file or the reference of a holder's key.
+func (h *Holder) where(dir, kind string) string {
+	ref := h.ReleaseRef
+	if kind == rootKey {
+		ref = h.RootRef
+	}
+	return cmp.Or(ref, keyPath(dir, h.Name, kind))
+}
+
+func (h *Holder) key(kind string) []byte {
 	if kind == rootKey {
 		return h.Root
 	}

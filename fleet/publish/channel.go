@@ -209,6 +209,13 @@ func ReadTrust(root, ceremonyDir string) (*Trust, error) {
 			}
 			t.Names[id] = c.Joined[i].Name
 		}
+		for i := range c.Machines {
+			_, id, err := tufKey(c.Machines[i].Key)
+			if err != nil {
+				return nil, err
+			}
+			t.Names[id] = c.Machines[i].Name
+		}
 	}
 	return t, nil
 }

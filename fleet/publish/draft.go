@@ -105,6 +105,17 @@ func (c *Ceremony) targets() (*metadata.Metadata[metadata.TargetsType], error) {
 			md.Signed.Delegations.Keys[id] = k
 			role.KeyIDs = append(role.KeyIDs, id)
 		}
+		for i := range c.Machines {
+			if c.Machines[i].Channel != ch {
+				continue
+			}
+			k, id, err := tufKey(c.Machines[i].Key)
+			if err != nil {
+				return nil, err
+			}
+			md.Signed.Delegations.Keys[id] = k
+			role.KeyIDs = append(role.KeyIDs, id)
+		}
 		md.Signed.Delegations.Roles = append(md.Signed.Delegations.Roles, role)
 	}
 	return md, nil
@@ -118,7 +129,7 @@ func (c *Ceremony) channelThreshold(channel string) int {
 	return 1
 }
 
-func addKey(root *metadata.RootType, public ed25519.PublicKey, role string) error {
+func addKey(root *metadata.RootType, public []byte, role string) error {
 	k, _, err := tufKey(public)
 	if err != nil {
 		return err

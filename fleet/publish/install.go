@@ -79,6 +79,14 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 			fmt.Fprintf(w, "%s\t%s\t%s\n", c.Joined[i].Name, kind, id)
 		}
 	}
+	for i := range c.Machines {
+		m := &c.Machines[i]
+		_, id, err := tufKey(m.Key)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(w, "machine %s\t%s only\t%s\n", m.Name, m.Channel, id)
+	}
 	for _, k := range []struct {
 		name string
 		key  []byte

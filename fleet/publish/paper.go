@@ -3,6 +3,7 @@ package publish
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -93,6 +94,23 @@ func signedBy(p paper, key *metadata.Key, id string) bool {
 func sign(p paper, k *Key) error {
 	list := signatures(p)
 	*list = slices.DeleteFunc(*list, func(s metadata.Signature) bool { return s.KeyID == k.ID })
-	_, err := p.Sign(k.signer)
+	s := &noted{Signer: k.signer}
+	_, err := p.Sign(s)
+	if s.err != nil {
+		return s.err
+	}
 	return err
+}
+
+// noted keeps the error of a signer, which go-tuf does not pass on.
+type noted struct {
+	signature.Signer
+	err error
+}
+
+// SignMessage implements signature.Signer.
+func (n *noted) SignMessage(m io.Reader, o ...signature.SignOption) (sig []byte, err error) {
+	sig, err = n.Signer.SignMessage(m, o...)
+	n.err = err
+	return sig, err
 }

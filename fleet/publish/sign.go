@@ -56,12 +56,12 @@ func (c *Ceremony) load(dir, holder string, pass Passphrase) (map[string]*Key, e
 		}
 		keys := map[string]*Key{}
 		for _, kind := range []string{rootKey, releaseKey} {
-			k, err := LoadKey(keyPath(dir, holder, kind), pass)
+			k, err := LoadKey(h.where(dir, kind), pass)
 			if err != nil {
 				return nil, err
 			}
 			if !bytes.Equal(k.Public, h.key(kind)) {
-				return nil, refuse("key.mismatch", "find out who changed "+CeremonyFile+" or the key; begin anew if in doubt", "%s is not the key with which %s joined", keyPath(dir, holder, kind), holder)
+				return nil, refuse("key.mismatch", "find out who changed "+CeremonyFile+" or the key; begin anew if in doubt", "%s is not the key with which %s joined", h.where(dir, kind), holder)
 			}
 			keys[kind] = k
 		}

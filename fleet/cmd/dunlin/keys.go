@@ -23,7 +23,7 @@ func (c *cli) keysCmd() *cobra.Command {
 		Long: "The roots of trust of a fleet are keys that people hold, not the server. Each holder runs\n" +
 			"'keys init', then each runs 'keys sign'; 'keys install' brings the result to the server.",
 	}
-	cmd.AddCommand(c.keysInitCmd(), c.keysSignCmd(), c.keysStatusCmd(), c.keysInstallCmd(), c.keysModelSigningCmd())
+	cmd.AddCommand(c.keysInitCmd(), c.keysSignCmd(), c.keysStatusCmd(), c.keysInstallCmd(), c.keysMachineCmd(), c.keysModelSigningCmd())
 	return cmd
 }
 
@@ -65,6 +65,8 @@ func (c *cli) keysInitCmd() *cobra.Command {
 	cmd.Flags().IntVar(&conf.Holders, "holders", 0, "how many people hold keys (default 3)")
 	cmd.Flags().IntVar(&conf.Threshold, "threshold", 0, "how many of them must sign (default 2)")
 	cmd.Flags().BoolVar(&conf.Practice, "practice", false, "one person holds everything: to try things out only")
+	cmd.Flags().StringVar(&conf.RootKey, "root-key", "", "root key that a plug-in holds, as NAME://KEY of sigstore-kms-NAME; left out, one is made")
+	cmd.Flags().StringVar(&conf.ReleaseKey, "release-key", "", "release key that a plug-in holds, as NAME://KEY; left out, one is made")
 	cmd.Flags().StringVar(&online, "online", "", "file with the answer of the server's /v1/keys/online, if it cannot be reached from here")
 	return cmd
 }
@@ -97,7 +99,8 @@ func (c *cli) printJoined(dir, holder string, cer *publish.Ceremony) error {
 	complete := len(cer.Joined) == cer.Holders
 	view := map[string]any{"dir": dir, "holder": holder, "joined": len(cer.Joined), "holders": cer.Holders, "threshold": cer.Threshold, "practice": cer.Practice, "complete": complete}
 	return c.print(view, func(w io.Writer) {
-		fmt.Fprintf(w, "%s holds %s and %s\n", holder, filepath.Join(dir, publish.KeysDir, holder+"-root.pem"), holder+"-release.pem")
+		root, release := cer.Where(dir, holder)
+		fmt.Fprintf(w, "%s holds %s and %s\n", holder, root, release)
 		if complete {
 			fmt.Fprintf(w, "every holder (%d) has joined, the drafts are written\nnext: each holder runs 'dunlin keys sign --dir %s --holder NAME'\n", cer.Holders, dir)
 		} else {
