@@ -16,6 +16,7 @@ type Hello struct {
 	Models     []ModelState      `cbor:"8,keyasint,omitempty"`
 	Clock      Clock             `cbor:"9,keyasint"`
 	Queues     []QueueState      `cbor:"10,keyasint,omitempty"`
+	Signpost   *SignpostHeld     `cbor:"11,keyasint,omitempty"` // nil: the device takes none
 }
 
 // Check bounds the lists.
@@ -29,6 +30,11 @@ func (h *Hello) Check() error {
 		return errors.New("models: at most 64")
 	case len(h.Queues) > 3:
 		return errors.New("queues: at most 3")
+	}
+	if h.Signpost != nil {
+		if err := h.Signpost.Check(); err != nil {
+			return err
+		}
 	}
 	for k, v := range h.Facts {
 		if len(k) == 0 || len(k) > 63 || len(v) > 256 {
@@ -75,6 +81,10 @@ type Welcome struct {
 	Heartbeat  int64  `cbor:"5,keyasint"`           // seconds between hellos
 	Acked      []Ack  `cbor:"6,keyasint,omitempty"` // newest committed records of this epoch
 	Metadata   bool   `cbor:"7,keyasint,omitempty"` // newer metadata than held is there
+
+	// Signpost is newer than the one that the device holds; only for those that say
+	// which they hold.
+	Signpost *Envelope `cbor:"8,keyasint,omitempty"`
 }
 
 // Check bounds the fields that a device acts on.
