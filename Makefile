@@ -18,7 +18,8 @@ runtime: setup ## get the official LiteRT library into build/runtime
 
 readers: setup ## get the tools by other hands that tests compare with into build/
 	@testbed/readers/get
-	@testbed/reference/get
+	@testbed/pyenv testbed/reference/requirements.txt build/reference/model-signing
+	@testbed/pyenv testbed/triton/requirements.txt build/triton
 
 build: setup ## build the four programs into build/bin
 	@scripts/build build/bin

@@ -23,6 +23,11 @@ type Config struct {
 	// Listen is the loopback address of the Open Inference Protocol, empty: the
 	// unix socket only.
 	Listen string `yaml:"listen"`
+	// SharedMemory lets programs on this device that reach the Open Inference
+	// Protocol give tensors in regions of /dev/shm that they name. Whoever may ask
+	// may then read and write any region that the agent may: off unless all of them
+	// are trusted.
+	SharedMemory bool `yaml:"shared_memory"`
 	// Threads of each worker, 1 to 64.
 	Threads int `yaml:"threads"`
 	// QueueMB bounds each of the three queues on disk.

@@ -77,7 +77,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	g.Go(func() error { return a.report.run(ctx) })
 	g.Go(func() error { return a.renew.run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, agentSocket, localHandler(a, c)) })
-	front := oip.Handler(a.infer, Version)
+	front := oip.Handler(oip.Config{Engine: a.infer, Version: Version, SharedMemory: a.c.SharedMemory})
 	for _, l := range inferListeners {
 		g.Go(func() error { return serveHTTP(ctx, l, front) })
 	}

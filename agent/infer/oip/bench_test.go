@@ -28,7 +28,7 @@ func BenchmarkUnixSocket(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	h := &http.Server{Handler: oip.Handler(s, "0")}
+	h := &http.Server{Handler: oip.Handler(oip.Config{Engine: s, Version: "0"})}
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(l) }()
 	b.Cleanup(func() { h.Close(); <-done })

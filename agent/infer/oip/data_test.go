@@ -1,9 +1,11 @@
 package oip
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"math"
 	"reflect"
+	"strconv"
 	"testing"
 
 	"github.com/dunlin-edge/dunlin/shared/bundle"
@@ -102,6 +104,62 @@ func FuzzNumbers(f *testing.F) {
 		have := bundle.Values("FP32", packed)
 		if !same || !reflect.DeepEqual(have, []float64{float64(want[0]), float64(want[1])}) && !math.IsNaN(have[0]) {
 			t.Fatalf("%s: %v, want %v", b, have, want)
+		}
+	})
+}
+
+// TestClassify: the highest first, equal ones in their order, what is not a number
+// last, a row for each of the other dimensions, real values of quantized ones.
+func TestClassify(t *testing.T) {
+	nan := float32(math.NaN())
+	fp32 := func(v ...float32) []byte {
+		var b []byte
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+		}
+		return b
+	}
+	for _, c := range []struct {
+		tensor bundle.Tensor
+		b      []byte
+		shape  []int
+		k      int
+		labels []string
+		want   []string
+		out    []int
+	}{
+		{bundle.Tensor{DType: "FP32"}, fp32(0.25, 0.5, 0.25), []int{3}, 2, []string{"a", "b", "c"}, []string{"0.5:1:b", "0.25:0:a"}, []int{2}},
+		{bundle.Tensor{DType: "FP32"}, fp32(nan, -1, 2), []int{1, 3}, 9, []string{"a"}, []string{"2:2", "-1:1", "NaN:0:a"}, []int{1, 3}},
+		{bundle.Tensor{DType: "FP32"}, fp32(1, 2, 4, 3), []int{2, 2}, 1, nil, []string{"2:1", "4:0"}, []int{2, 1}},
+		{bundle.Tensor{DType: "INT8", Quant: &bundle.Quant{Scale: []float32{0.5}, Zero: []int64{-2}}}, []byte{0, 2}, []int{2}, 1, nil, []string{"2:1"}, []int{1}},
+		{bundle.Tensor{DType: "FP32"}, fp32(7), nil, 3, nil, []string{"7:0"}, []int{1}},
+		{bundle.Tensor{DType: "FP32"}, nil, []int{0, 3}, 1, nil, nil, []int{0, 1}},
+	} {
+		out, have := classify(&c.tensor, c.b, c.shape, c.k, c.labels)
+		if !reflect.DeepEqual(have, c.want) || !reflect.DeepEqual(out, c.out) {
+			t.Errorf("%v: %v %v, want %v %v", c.b, out, have, c.out, c.want)
+		}
+	}
+}
+
+// FuzzBody: whatever comes behind whatever length, bytes that are accepted are as
+// many as were announced, and nothing is left over.
+func FuzzBody(f *testing.F) {
+	head := `{"inputs":[{"name":"a","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":4}},{"name":"b","datatype":"INT8","shape":[1],"parameters":{"binary_data_size":1}}]}`
+	f.Add([]byte(head+"12345"), strconv.Itoa(len(head)))
+	f.Add([]byte(head), "")
+	f.Fuzz(func(t *testing.T, b []byte, length string) {
+		r, err := read(b, length)
+		if err != nil {
+			return
+		}
+		n, total := 0, int64(0)
+		for _, in := range r.inputs {
+			n += len(in.raw)
+			total += max(in.size, 0)
+		}
+		if int64(n) != total || n > len(b) {
+			t.Fatalf("%d bytes of %d", n, total)
 		}
 	})
 }

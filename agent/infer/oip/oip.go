@@ -1,6 +1,8 @@
 // Package oip is the front of the inference server: the Open Inference Protocol,
-// version 2, over HTTP with JSON tensors. A bad request gets a 4xx and one
-// sentence that says what was wanted; a request is never half accepted.
+// version 2, over HTTP, with the extensions that clients of Triton use: binary
+// tensors, classification, statistics, repository index, model configuration and
+// system shared memory. A bad request gets a 4xx and one sentence that says what
+// was wanted; a request is never half accepted.
 package oip
 
 import (
@@ -8,10 +10,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
@@ -30,26 +33,47 @@ const (
 	timeout = 30 * time.Second // of a request; a run has a shorter one of its own
 )
 
+// Config of the front.
+type Config struct {
+	Engine  Engine
+	Version string // the server's own
+	// SharedMemory lets clients on this machine give tensors in named regions.
+	SharedMemory bool
+}
+
 // front is the handler's state.
 type front struct {
 	e       Engine
 	version string
+	memory  *regions // nil: not allowed
+	bodies  *semaphore.Weighted
+	stats   statistics
+	names   labelFiles
 }
 
-// Handler serves the protocol; version is the server's own.
-func Handler(e Engine, version string) http.Handler {
-	f := &front{e, version}
+// Handler serves the protocol.
+func Handler(c Config) http.Handler {
+	f := &front{e: c.Engine, version: c.Version, bodies: semaphore.NewWeighted(maxBodies)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2", f.server)
 	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]bool{"live": true})
 	})
 	mux.HandleFunc("GET /v2/health/ready", f.serverReady)
+	mux.HandleFunc("GET /v2/models/stats", f.allStatistics)
+	mux.HandleFunc("POST /v2/repository/index", f.index)
+	mux.HandleFunc("POST /v2/repository/models/{model}/{act}", f.manage)
 	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
 		mux.HandleFunc("GET "+path, f.metadata)
 		mux.HandleFunc("GET "+path+"/ready", f.ready)
+		mux.HandleFunc("GET "+path+"/stats", f.statistics)
+		mux.HandleFunc("GET "+path+"/config", f.configuration)
 		mux.HandleFunc("POST "+path+"/infer", f.infer)
 	}
+	if c.SharedMemory {
+		f.memory = newRegions()
+	}
+	f.memoryRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s %s in the Open Inference Protocol", r.Method, r.URL.Path))
 	})
@@ -71,7 +95,11 @@ func reply(w http.ResponseWriter, status int, body any) {
 }
 
 func (f *front) server(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{"name": "dunlin", "version": f.version, "extensions": []string{}})
+	extensions := []string{"binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics"}
+	if f.memory != nil {
+		extensions = append(extensions, "system_shared_memory")
+	}
+	reply(w, http.StatusOK, map[string]any{"name": "dunlin", "version": f.version, "extensions": extensions})
 }
 
 // slot finds the model and version of a request, or answers 404.
@@ -135,53 +163,47 @@ func (f *front) metadata(w http.ResponseWriter, r *http.Request) {
 		"inputs": describe(s.Contract.Inputs), "outputs": describe(s.Contract.Outputs)})
 }
 
-// response is the answer to an infer request.
-type response struct {
-	ID      string         `json:"id,omitempty"`
-	Model   string         `json:"model_name"`
-	Version string         `json:"model_version"`
-	Outputs []outputTensor `json:"outputs"`
-}
-
-type outputTensor struct {
-	Name     string          `json:"name"`
-	Datatype string          `json:"datatype"`
-	Shape    []int           `json:"shape"`
-	Data     json.RawMessage `json:"data"`
-}
-
 func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 	s, ok := f.slot(w, r)
 	if !ok {
 		return
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit(s.Contract)))
+	b, done, err := f.body(w, r, bodyLimit(s.Contract))
 	if err != nil {
-		var tooLong *http.MaxBytesError
-		if errors.As(err, &tooLong) {
-			fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body is longer than the %d bytes that this model's inputs need at most", tooLong.Limit))
-			return
-		}
-		fail(w, http.StatusBadRequest, fmt.Errorf("read the body: %w", err))
+		fail(w, statusOf(err), err)
 		return
 	}
-	req, err := parse(b)
+	defer done()
+	req, err := read(b, r.Header.Get(headerLength))
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	if err := f.memory.fill(req, s.Contract); err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	limit := timeout
+	if req.timeout > 0 {
+		limit = min(limit, req.timeout)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()
+	f.run(ctx, w, r, s, req)
+}
+
+// run asks the engine and answers. A request that was checked against a slot that
+// has been switched meanwhile is checked again.
+func (f *front) run(ctx context.Context, w http.ResponseWriter, r *http.Request, s infer.Slot, req *request) {
 	for {
 		inputs, err := req.bytes(s.Contract)
 		if err != nil {
 			fail(w, http.StatusBadRequest, err)
 			return
 		}
-		out, by, err := f.e.Infer(ctx, s.Key.Model, inputs)
+		out, by, err := f.ask(ctx, s, inputs)
 		if errors.Is(err, infer.ErrInputs) || err == nil && !checked(r, s, by) {
-			// The slot was switched meanwhile: the request is checked again.
-			before := s.Key
+			before, ok := s.Key, false
 			if s, ok = f.slot(w, r); !ok {
 				return
 			}
@@ -193,14 +215,29 @@ func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 			fail(w, statusOf(err), err)
 			return
 		}
-		resp, err := req.answer(by, out)
+		resp, err := f.answer(req, by, out)
 		if err != nil {
 			fail(w, http.StatusBadRequest, err)
 			return
 		}
-		reply(w, http.StatusOK, resp)
+		f.send(w, r, resp)
 		return
 	}
+}
+
+// ask runs the model, unless the request's time is over, and counts it.
+func (f *front) ask(ctx context.Context, s infer.Slot, inputs [][]byte) (out [][]byte, by infer.Slot, err error) {
+	began := time.Now()
+	if end, ok := ctx.Deadline(); ok && !began.Before(end) {
+		err = context.DeadlineExceeded // its timer may not have noticed
+	} else {
+		out, by, err = f.e.Infer(ctx, s.Key.Model, inputs)
+	}
+	if err == nil {
+		s = by
+	}
+	f.stats.add(s, time.Since(began), err == nil)
+	return out, by, err
 }
 
 // checked tells whether a request that was checked against one slot may have been
@@ -237,7 +274,10 @@ func bodyLimit(c *bundle.Contract) int64 {
 // statusOf separates what the caller can wait for from what it cannot.
 func statusOf(err error) int {
 	var d *infer.Death
+	var refused *refusedBody
 	switch {
+	case errors.As(err, &refused):
+		return refused.status
 	case errors.Is(err, infer.ErrUnknown):
 		return http.StatusNotFound
 	case errors.Is(err, infer.ErrInputs): // a dynamic dimension that this build of the model has not

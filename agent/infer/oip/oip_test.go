@@ -35,7 +35,7 @@ func serve(t *testing.T, release string) (base string, pid func() int) {
 	if err := s.Activate(t.Context(), infertest.Digits(t, release)); err != nil {
 		t.Fatal(err)
 	}
-	h := httptest.NewServer(oip.Handler(s, "1.2.3"))
+	h := httptest.NewServer(oip.Handler(oip.Config{Engine: s, Version: "1.2.3"}))
 	t.Cleanup(h.Close)
 	return h.URL, func() int { return s.Status()[0].PID }
 }
@@ -71,7 +71,7 @@ func TestMetadata(t *testing.T) {
 		"outputs": []any{map[string]any{"name": "scores", "datatype": "FP32", "shape": []any{1.0, 10.0}}},
 	}
 	for path, want := range map[string]any{
-		"/v2":                                    map[string]any{"name": "dunlin", "version": "1.2.3", "extensions": []any{}},
+		"/v2":                                    map[string]any{"name": "dunlin", "version": "1.2.3", "extensions": []any{"binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics"}},
 		"/v2/health/live":                        map[string]any{"live": true},
 		"/v2/health/ready":                       map[string]any{"ready": true},
 		"/v2/models/digits":                      tensors,
@@ -241,7 +241,14 @@ func TestBadRequests(t *testing.T) {
 		"an output twice":         {`{"inputs":[` + tensor + `],"outputs":[{"name":"scores"},{"name":"scores"}]}`, "twice"},
 		"an output without name":  {`{"inputs":[` + tensor + `],"outputs":[{}]}`, "no output"},
 		"outputs a list of text":  {`{"inputs":[` + tensor + `],"outputs":["scores"]}`, "object is wanted"},
-		"binary extension":        {strings.Replace(in(`{"name":"image","datatype":"FP32","shape":[1,8,8,1],"parameters":{"binary_data_size":256}}`), "x", "x", 1), "data is missing"},
+		"bytes without a length":  {in(`{"name":"image","datatype":"FP32","shape":[1,8,8,1],"parameters":{"binary_data_size":256}}`), "0 bytes follow the JSON"},
+		"bytes and data":          {in(`{"name":"image","datatype":"FP32","shape":[1,8,8,1],"parameters":{"binary_data_size":0},"data":[]}`), "one of them is wanted"},
+		"a size that is text":     {in(`{"name":"image","datatype":"FP32","shape":[1,8,8,1],"parameters":{"binary_data_size":"256"}}`), "number of bytes is wanted"},
+		"shared memory":           {in(`{"name":"image","datatype":"FP32","shape":[1,8,8,1],"parameters":{"shared_memory_region":"x","shared_memory_byte_size":256}}`), "not allowed"},
+		"output to shared memory": {`{"inputs":[` + tensor + `],"outputs":[{"name":"scores","parameters":{"shared_memory_region":"x","shared_memory_byte_size":40}}]}`, "not allowed"},
+		"classes below nothing":   {`{"inputs":[` + tensor + `],"outputs":[{"name":"scores","parameters":{"classification":-1}}]}`, "above 0"},
+		"a timeout that is text":  {`{"parameters":{"timeout":"soon"},"inputs":[` + tensor + `]}`, "microseconds"},
+		"a timeout in the past":   {`{"parameters":{"timeout":-1},"inputs":[` + tensor + `]}`, "microseconds"},
 	} {
 		for _, contentType := range []string{"application/json", "application/octet-stream"} {
 			status, have := do(t, "POST", base+"/v2/models/digits/infer", contentType, c.body)
@@ -276,7 +283,7 @@ func TestUnixSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &http.Server{Handler: oip.Handler(s, "0")}
+	h := &http.Server{Handler: oip.Handler(oip.Config{Engine: s, Version: "0"})}
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(l) }()
 	t.Cleanup(func() { h.Close(); <-done })
@@ -318,7 +325,7 @@ func TestDynamic(t *testing.T) {
 	if err := s.Activate(t.Context(), slot); err != nil {
 		t.Fatal(err)
 	}
-	h := httptest.NewServer(oip.Handler(s, "0"))
+	h := httptest.NewServer(oip.Handler(oip.Config{Engine: s, Version: "0"}))
 	t.Cleanup(h.Close)
 	flat, _ := image(t, 0)
 	status, have := do(t, "POST", h.URL+"/v2/models/digits/infer", "", request(flat))
@@ -343,7 +350,7 @@ func TestSwitchedUnderARequest(t *testing.T) {
 	if err := s.Activate(t.Context(), slots[0]); err != nil {
 		t.Fatal(err)
 	}
-	h := httptest.NewServer(oip.Handler(s, "0"))
+	h := httptest.NewServer(oip.Handler(oip.Config{Engine: s, Version: "0"}))
 	t.Cleanup(h.Close)
 	flat, _ := image(t, 0)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -7,24 +7,38 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
-	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// request is an infer request. Parameters are allowed by the protocol and none
-// of them means anything here.
+// request is an infer request. Of the parameters that the protocol allows, those
+// below mean something here; others are passed over.
 type request struct {
 	id      string
+	binary  bool          // binary_data_output: every output that says nothing else is binary
+	timeout time.Duration // 0: none of its own
 	inputs  []inputTensor
-	outputs []string
+	outputs []outputRequest
 }
 
 type inputTensor struct {
 	name     string
 	shape    []int
 	datatype string
-	data     json.RawMessage
+	data     json.RawMessage // nil: raw holds the elements
+	size     int64           // binary_data_size, -1: none
+	raw      []byte
+	memory   *window // of a shared memory region
+}
+
+// outputRequest is an output that is asked for.
+type outputRequest struct {
+	name     string
+	binary   bool
+	binaryIs bool // binary was said
+	classes  int  // of a classification; 0: none
+	memory   *window
 }
 
 // maxTensors bounds what a request may list.
@@ -33,31 +47,51 @@ const maxTensors = 256
 // parse reads a request strictly: every key is one of the protocol's, in its
 // case, and there once; nothing is null; nothing follows.
 func parse(b []byte) (*request, error) {
-	d := json.NewDecoder(bytes.NewReader(b))
 	var r request
-	err := object(d, fields{
+	err := readJSON(b, fields{
 		"id":         text(&r.id),
-		"parameters": parameters,
-		"inputs":     list(func(d *json.Decoder) error { return r.input(d) }),
-		"outputs":    list(func(d *json.Decoder) error { return r.output(d) }),
+		"parameters": r.parameters,
+		"inputs":     list(r.input),
+		"outputs":    list(r.output),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the body is no infer request: %w", err)
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("the body is no infer request: something follows its end")
-	}
 	return &r, nil
 }
 
+// readJSON reads one object and nothing behind it.
+func readJSON(b []byte, known fields) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := object(d, known); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("something follows its end")
+	}
+	return nil
+}
+
+func (r *request) parameters(d *json.Decoder) error {
+	var micros uint32
+	err := parameters(d, fields{"binary_data_output": value(&r.binary, "true or false"), "timeout": value(&micros, "a number of microseconds")})
+	r.timeout = time.Duration(micros) * time.Microsecond
+	return err
+}
+
 func (r *request) input(d *json.Decoder) error {
-	var in inputTensor
+	in := inputTensor{size: -1}
 	err := object(d, fields{
-		"name":       text(&in.name),
-		"shape":      value(&in.shape, "a list of whole numbers"),
-		"datatype":   text(&in.datatype),
-		"parameters": parameters,
-		"data":       func(d *json.Decoder) error { return d.Decode(&in.data) },
+		"name":     text(&in.name),
+		"shape":    value(&in.shape, "a list of whole numbers"),
+		"datatype": text(&in.datatype),
+		"parameters": func(d *json.Decoder) error {
+			var w window
+			err := parameters(d, w.fields(fields{"binary_data_size": value(&in.size, "a number of bytes")}))
+			in.memory = w.orNil()
+			return err
+		},
+		"data": func(d *json.Decoder) error { return d.Decode(&in.data) },
 	})
 	if r.inputs = append(r.inputs, in); len(r.inputs) > maxTensors {
 		return fmt.Errorf("more than %d inputs", maxTensors)
@@ -66,10 +100,21 @@ func (r *request) input(d *json.Decoder) error {
 }
 
 func (r *request) output(d *json.Decoder) error {
-	var name string
-	err := object(d, fields{"name": text(&name), "parameters": parameters})
-	if r.outputs = append(r.outputs, name); len(r.outputs) > maxTensors {
+	var o outputRequest
+	err := object(d, fields{"name": text(&o.name), "parameters": func(d *json.Decoder) error {
+		var w window
+		err := parameters(d, w.fields(fields{
+			"binary_data":    func(d *json.Decoder) error { o.binaryIs = true; return value(&o.binary, "true or false")(d) },
+			"classification": value(&o.classes, "a number of classes"),
+		}))
+		o.memory = w.orNil()
+		return err
+	}})
+	if r.outputs = append(r.outputs, o); len(r.outputs) > maxTensors {
 		return fmt.Errorf("more than %d outputs", maxTensors)
+	}
+	if err == nil && (o.classes < 0 || o.classes > 0 && o.memory != nil) {
+		err = fmt.Errorf("output %q: a classification is a number of classes above 0 and does not go to shared memory", o.name)
 	}
 	return err
 }
@@ -151,10 +196,20 @@ func value(v any, wanted string) field {
 
 func text(s *string) field { return value(s, "a string") }
 
-// parameters reads an object and forgets it.
-func parameters(d *json.Decoder) error {
-	var any map[string]json.RawMessage
-	return value(&any, "an object")(d)
+// parameters reads an object of which only some keys mean something.
+func parameters(d *json.Decoder, known fields) error {
+	var all map[string]json.RawMessage
+	if err := value(&all, "an object")(d); err != nil {
+		return err
+	}
+	for key, raw := range all {
+		if read := known[key]; read != nil {
+			if err := read(json.NewDecoder(bytes.NewReader(raw))); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
+		}
+	}
+	return nil
 }
 
 // bytes returns the inputs in the contract's order.
@@ -186,14 +241,14 @@ func (r *request) bytes(c *bundle.Contract) ([][]byte, error) {
 		}
 	}
 	seen := map[string]bool{}
-	for _, name := range r.outputs {
-		if c.Output(name) == nil {
-			return nil, fmt.Errorf("there is no output %.80q; the model has %s", name, names(c.Outputs))
+	for _, o := range r.outputs {
+		if c.Output(o.name) == nil {
+			return nil, fmt.Errorf("there is no output %.80q; the model has %s", o.name, names(c.Outputs))
 		}
-		if seen[name] {
-			return nil, fmt.Errorf("output %q is asked for twice", name)
+		if seen[o.name] {
+			return nil, fmt.Errorf("output %q is asked for twice", o.name)
 		}
-		seen[name] = true
+		seen[o.name] = true
 	}
 	return out, nil
 }
@@ -224,35 +279,28 @@ func (in *inputTensor) bytes(t *bundle.Tensor) ([]byte, error) {
 		}
 		n *= d
 	}
-	if in.data == nil {
+	switch {
+	case in.size >= 0 || in.memory != nil:
+		return in.raw, in.checkRaw(n)
+	case in.data == nil:
 		return nil, errors.New("data is missing")
 	}
 	return pack(t.DType, in.shape, n, string(in.data))
 }
 
-// answer picks and writes the outputs that were asked for, all of them when none
-// was named.
-func (r *request) answer(by infer.Slot, out [][]byte) (*response, error) {
-	resp := &response{ID: r.id, Model: by.Key.Model, Version: by.Version, Outputs: []outputTensor{}}
-	for i, t := range by.Contract.Outputs {
-		if len(r.outputs) == 0 || r.wants(t.Name) {
-			resp.Outputs = append(resp.Outputs, outputTensor{t.Name, t.DType, shapeOf(&t, out[i]), numbers(t.DType, out[i])})
+// checkRaw compares what came as bytes with the n elements that the shape says.
+func (in *inputTensor) checkRaw(n int) error {
+	if want := n * bundle.DTypeSize(in.datatype); len(in.raw) != want {
+		return fmt.Errorf("%d bytes of data, %d are wanted", len(in.raw), want)
+	}
+	if in.datatype == "BOOL" {
+		for i, b := range in.raw {
+			if b > 1 {
+				return fmt.Errorf("element %d is byte %d, 0 or 1 is wanted", i, b)
+			}
 		}
 	}
-	if len(r.outputs) > len(resp.Outputs) {
-		// The slot was switched after the request was checked.
-		return nil, errors.New("an output that was asked for is not there in the version that answered")
-	}
-	return resp, nil
-}
-
-func (r *request) wants(name string) bool {
-	for _, o := range r.outputs {
-		if o == name {
-			return true
-		}
-	}
-	return false
+	return nil
 }
 
 // shapeOf fills a dynamic dimension from the number of elements.
