@@ -17,6 +17,7 @@ type Status struct {
 	Agent      string        `json:"agent"`
 	Channel    string        `json:"channel"`
 	Server     string        `json:"server"`
+	Trouble    string        `json:"trouble,omitempty"` // why it is not at the address that it shall use
 	Connected  bool          `json:"connected"`
 	Clock      string        `json:"clock"` // "synchronised" or "floor"
 	Now        time.Time     `json:"now"`   // trusted

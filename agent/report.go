@@ -149,7 +149,7 @@ func (r *reporter) Hello() *wire.Hello {
 	return &wire.Hello{
 		Protocols: []int{wire.Protocol}, Agent: Version, Epoch: r.a.queues.Epoch(), Channel: r.a.id.Channel, Held: *link.Held(r.a.trust.Held()),
 		Generation: r.a.update.Generation(), Facts: r.a.c.Facts(), Models: states(all), Clock: r.clock(),
-		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State()},
+		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State()}, Signpost: r.a.id.Held(),
 	}
 }
 
@@ -158,9 +158,11 @@ func (r *reporter) Welcomed(w *wire.Welcome) {
 	r.mu.Lock()
 	r.nonce = w.Nonce
 	r.mu.Unlock()
-	if r.a.id.Welcomed() {
+	renewed, from := r.a.id.Welcomed()
+	if renewed {
 		r.a.renew.look()
 	}
+	r.a.moves.welcomed(w.Signpost, from)
 	r.a.watch.SetWindow(time.Duration(w.Window) * time.Second)
 	if w.Metadata || w.Generation != r.a.update.Generation() {
 		r.a.update.Refresh()
@@ -185,7 +187,7 @@ func (r *reporter) Asked(a *wire.Ask) string {
 // Status is what the local API tells.
 func (a *Agent) Status() Status {
 	now, source := a.clock.Now()
-	s := Status{Device: a.id.Device, Agent: Version, Channel: a.id.Channel, Server: a.id.Server, Connected: a.link.Connected(), Clock: source, Now: now,
+	s := Status{Device: a.id.Device, Agent: Version, Channel: a.id.Channel, Server: a.id.Way().Server, Trouble: a.moves.trouble(), Connected: a.link.Connected(), Clock: source, Now: now,
 		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}, Certificate: a.renew.status()}
 	all, err := a.update.Status()
 	if err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,6 +50,7 @@ type Agent struct {
 	log    *slog.Logger
 	report *reporter
 	renew  *renewer
+	moves  *mover
 	route  *route
 	who    usb.Who
 	damage []string
@@ -76,6 +78,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	g.Go(func() error { return a.link.Run(ctx) })
 	g.Go(func() error { return a.report.run(ctx) })
 	g.Go(func() error { return a.renew.run(ctx) })
+	g.Go(func() error { return a.moves.run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, agentSocket, localHandler(a, c)) })
 	front := oip.Handler(oip.Config{Engine: a.infer, Version: Version, SharedMemory: a.c.SharedMemory})
 	for _, l := range inferListeners {
@@ -110,6 +113,9 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 			return nil, err
 		}
 	}
+	if d := a.id.Damage(); d != "" {
+		a.damage = append(a.damage, d)
+	}
 	a.clock = identity.OpenClock(fsys, filepath.Join(c.State, "identity"), built)
 	now := func() time.Time { t, _ := a.clock.Now(); return t }
 	db, health, err := state.Open(c.State, state.Options{Log: log})
@@ -140,10 +146,8 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 		return nil, err
 	}
 	a.report = newReporter(a)
-	if a.link, err = a.newLink(); err != nil {
-		return nil, err
-	}
-	a.renew = newRenewer(a)
+	a.link = a.newLink()
+	a.renew, a.moves = newRenewer(a), newMover(a)
 	a.update, err = update.New(update.Config{
 		Repository: repository{a}, Slots: store, DB: db, Prover: &prover{a: a}, Reporter: a.report, Facts: c.Facts(), Log: log.With("part", "update"),
 	})
@@ -163,18 +167,14 @@ func (a *Agent) openInference(fsys durable.FS, now func() time.Time) error {
 	return nil
 }
 
-func (a *Agent) newLink() (*link.Link, error) {
-	host, _, err := net.SplitHostPort(a.id.MQTT)
-	if err != nil {
-		return nil, fmt.Errorf("the server's MQTT address: %w", err)
-	}
+func (a *Agent) newLink() *link.Link {
 	return link.New(link.Config{
-		Device: a.id.Device, Broker: a.id.MQTT, TLS: a.id.TLS(host, a.clock.Trusted), Agent: a.report,
+		Device: a.id.Device, Agent: a.report, Next: func(last error) (string, *tls.Config) { return a.id.Next(last, a.clock.Trusted) },
 		Queues: map[wire.Kind]link.Queue{
 			wire.KindReport: counted{a, a.queues.Report}, wire.KindSample: counted{a, a.queues.Sample}, wire.KindEvent: counted{a, a.queues.Event},
 		},
 		ReconnectMin: a.c.ReconnectMin, ReconnectMax: a.c.ReconnectMax, Log: a.log.With("part", "link"),
-	}), nil
+	})
 }
 
 // close ends workers and files; it comes after everything that uses them.

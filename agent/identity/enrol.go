@@ -62,9 +62,11 @@ func Store(fsys durable.FS, dir string, token *wire.EnrolToken, reply *wire.Enro
 	if err != nil {
 		return fmt.Errorf("store identity: %w", err)
 	}
-	// What was being got for an identity before this one is none of it.
-	if err := durable.Remove(fsys, "identity.stale", filepath.Join(dir, fileNext)); err != nil {
-		return fmt.Errorf("store identity: %w", err)
+	// What was being got or told for an identity before this one is none of it.
+	for _, stale := range []string{fileNext, fileSignpost} {
+		if err := durable.Remove(fsys, "identity.stale", filepath.Join(dir, stale)); err != nil {
+			return fmt.Errorf("store identity: %w", err)
+		}
 	}
 	if err := p.write(fsys, "identity.cert", filepath.Join(dir, fileKey)); err != nil {
 		return fmt.Errorf("store identity: %w", err)
@@ -92,7 +94,7 @@ func request(ctx context.Context, token *wire.EnrolToken, key *ecdsa.PrivateKey,
 		return nil, err
 	}
 	var reply wire.EnrolReply
-	if err := post(ctx, pinned(token.CA, u.Hostname()), token.Server+"/v1/enrol", body, &reply); err != nil {
+	if err := send(ctx, pinned(token.CA, u.Hostname()), token.Server+"/v1/enrol", body, &reply); err != nil {
 		return nil, err
 	}
 	return &reply, nil
@@ -106,7 +108,7 @@ func signRequest(token *wire.EnrolToken, key *ecdsa.PrivateKey, name string, fac
 	}
 	sum := sha256.Sum256(wire.EnrolProof(token.ID, spki))
 	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
-	return &wire.EnrolRequest{Token: token.ID, Secret: token.Secret, Device: name, PublicKey: spki, Signature: sig, Facts: facts}, err
+	return &wire.EnrolRequest{Token: token.ID, Secret: token.Secret, Device: name, PublicKey: spki, Signature: sig, Facts: facts, CA: token.CA}, err
 }
 
 // pinned accepts a server whose chain ends in the CA of that fingerprint, which
@@ -156,7 +158,7 @@ func judge(r *wire.EnrolReply, t *wire.EnrolToken, key *ecdsa.PrivateKey) error 
 	}
 	p, err := joined(key, r.Certificate)
 	if err == nil {
-		err = p.check(ca, r.Device)
+		err = p.check([]*x509.Certificate{ca}, r.Device)
 	}
 	if err != nil {
 		return fmt.Errorf("the server's answer: %w", err)

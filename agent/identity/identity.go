@@ -8,6 +8,8 @@
 //	next.pem      the same for the pair that is being got; while it is there either
 //	              may be the one that the server takes
 //	ca.pem        the CA that the token's fingerprint named
+//	signpost.json the CAs and addresses that the newest signpost named; it stands
+//	              above ca.pem and the addresses of device.json
 //	time-floor    seconds; trusted time is never before it
 package identity
 
@@ -33,13 +35,15 @@ var ErrNotEnrolled = errors.New("this device is not enrolled")
 type Identity struct {
 	Device  string
 	Channel string
-	Server  string // https://host:port
-	MQTT    string // host:port
+	Server  string // https://host:port, as enrolled; see Way
+	MQTT    string // host:port, as enrolled
 
 	fsys durable.FS
 	dir  string
-	ca   *x509.Certificate
+	ca   *x509.Certificate // of ca.pem
 	pairs
+	bearings
+	damage string
 }
 
 // record is device.json.
@@ -85,7 +89,12 @@ func Load(fsys durable.FS, dir string) (*Identity, error) {
 	if id.ca, err = certificate("CA certificate", ca); err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
-	usable := func(p *pair) error { return p.check(id.ca, id.Device) }
+	p, err := readPost(fsys, dir, id.Device)
+	if err != nil { // as enrolled; the server tells the rest again
+		id.damage = fmt.Sprintf("%s: %v", fileSignpost, err)
+	}
+	id.believe(p)
+	usable := func(p *pair) error { return p.check(id.issuers, id.Device) }
 	current, err := readPair(fsys, filepath.Join(dir, fileKey))
 	if err == nil {
 		err = usable(current)
@@ -96,6 +105,9 @@ func Load(fsys durable.FS, dir string) (*Identity, error) {
 	id.pairs.start(current, loadNext(fsys, dir, current, usable))
 	return id, nil
 }
+
+// Damage says what was found damaged and how it is gone on without it, "": nothing.
+func (id *Identity) Damage() string { return id.damage }
 
 // certificate reads the first certificate of a file.
 func certificate(what string, file []byte) (*x509.Certificate, error) {
@@ -140,18 +152,26 @@ func loadKey(fsys durable.FS, dir string) (*ecdsa.PrivateKey, error) {
 func (id *Identity) TLS(serverName string, trusted func() bool) *tls.Config {
 	c := id.checked(serverName, trusted)
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return id.show(), nil }
+	verify := c.VerifyConnection
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		if err := verify(s); err != nil {
+			return err
+		}
+		id.mu.Lock()
+		defer id.mu.Unlock()
+		id.server = s.PeerCertificates
+		return nil
+	}
 	return c
 }
 
 // checked is TLS without a certificate of the device.
 func (id *Identity) checked(serverName string, trusted func() bool) *tls.Config {
-	roots := x509.NewCertPool()
-	roots.AddCert(id.ca)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: serverName,
 		// The standard check cannot leave out dates; verifyServer does all the
 		// rest of it, always.
 		InsecureSkipVerify: true,
-		VerifyConnection:   func(s tls.ConnectionState) error { return verifyServer(s, roots, serverName, trusted()) },
+		VerifyConnection:   func(s tls.ConnectionState) error { return verifyServer(s, id.roots(), serverName, trusted()) },
 	}
 }

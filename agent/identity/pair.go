@@ -77,9 +77,9 @@ func (p *pair) write(fsys durable.FS, op, path string) error {
 	return durable.WriteFile(fsys, op, path, b, 0o600)
 }
 
-// check wants the certificate to be of this key, device and CA. The files of two
-// identities never make one.
-func (p *pair) check(ca *x509.Certificate, device string) error {
+// check wants the certificate to be of this key, device and one of these CAs. The
+// files of two identities never make one.
+func (p *pair) check(cas []*x509.Certificate, device string) error {
 	if p.cert == nil {
 		return errors.New("the device certificate is missing")
 	}
@@ -90,10 +90,13 @@ func (p *pair) check(ca *x509.Certificate, device string) error {
 	if p.cert.Subject.CommonName != device {
 		return fmt.Errorf("the device certificate is for device %q, not %q", p.cert.Subject.CommonName, device)
 	}
-	if err := p.cert.CheckSignatureFrom(ca); err != nil {
-		return fmt.Errorf("the device certificate is of another CA: %w", err)
+	var err error
+	for _, ca := range cas {
+		if err = p.cert.CheckSignatureFrom(ca); err == nil {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("the device certificate is of another CA: %w", err)
 }
 
 func (p *pair) tls() *tls.Certificate {
@@ -160,11 +163,9 @@ func (s *pairs) UseNext() {
 	}
 }
 
-// Welcomed takes in that the server welcomed the device in the session of the last
+// welcome takes in that the server welcomed the device in the session of the last
 // handshake. It tells whether Settle has something to do.
-func (s *pairs) Welcomed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *pairs) welcome() bool {
 	s.welcomed = true
 	return s.shown != nil && s.shown == s.next
 }

@@ -42,16 +42,39 @@ func (id *Identity) Renewal() Renewal {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	c := id.current.cert
-	return Renewal{From: c.NotBefore, Expires: c.NotAfter, Due: due(c), Serial: c.SerialNumber.Text(16), Ready: id.ready(), Refused: id.ready() && id.refused && id.shown == id.current && id.welcomed}
+	return Renewal{From: c.NotBefore, Expires: c.NotAfter, Due: id.due(c), Serial: c.SerialNumber.Text(16), Ready: id.ready(), Refused: id.ready() && id.refused && id.shown == id.current && id.welcomed}
+}
+
+// due is when a certificate is to be renewed: earlier than usual when another CA
+// issues by now, at most a day after that was learnt, but not at once again. The
+// lock is held.
+func (id *Identity) due(c *x509.Certificate) time.Time {
+	usual := due(c)
+	if id.post == nil || c.CheckSignatureFrom(id.trusted[0]) == nil {
+		return usual
+	}
+	life := c.NotAfter.Sub(c.NotBefore)
+	moves, least := time.Unix(id.post.Since, 0).Add(time.Duration(jitter(c)*float64(min(life/90, 24*time.Hour)))), c.NotBefore.Add(life/30)
+	if moves.Before(least) {
+		moves = least
+	}
+	if moves.Before(usual) {
+		return moves
+	}
+	return usual
 }
 
 // due is two thirds of a certificate's life, and up to a fifteenth more: devices
 // that were enrolled at once do not renew at once.
 func due(c *x509.Certificate) time.Time {
 	life := c.NotAfter.Sub(c.NotBefore)
+	return c.NotBefore.Add(life*2/3 + time.Duration(jitter(c)*float64(life/15)))
+}
+
+// jitter is the certificate's own number from 0 to 1.
+func jitter(c *x509.Certificate) float64 {
 	sum := sha256.Sum256(c.Raw)
-	jitter := float64(binary.BigEndian.Uint32(sum[:4])) / (1 << 32)
-	return c.NotBefore.Add(life*2/3 + time.Duration(jitter*float64(life/15)))
+	return float64(binary.BigEndian.Uint32(sum[:4])) / (1 << 32)
 }
 
 // Renew gets the next pair: its key is on disk before the server sees it, its
@@ -78,7 +101,7 @@ func (id *Identity) Renew(ctx context.Context, trusted func() bool) error {
 	}
 	got, err := joined(next.key, reply.Certificate)
 	if err == nil {
-		err = got.check(id.ca, id.Device)
+		err = got.check(id.cas(), id.Device)
 	}
 	if err != nil {
 		return fmt.Errorf("renew: the server's answer: %w", err)
@@ -120,10 +143,6 @@ func (id *Identity) ask(ctx context.Context, next *pair, trusted func() bool) (*
 	id.mu.Lock()
 	current := id.current
 	id.mu.Unlock()
-	u, err := url.Parse(id.Server)
-	if err != nil {
-		return nil, err
-	}
 	spki, err := x509.MarshalPKIXPublicKey(&next.key.PublicKey)
 	if err != nil {
 		return nil, err
@@ -141,8 +160,34 @@ func (id *Identity) ask(ctx context.Context, next *pair, trusted func() bool) (*
 	if err != nil {
 		return nil, err
 	}
-	reply := &wire.RenewReply{}
-	return reply, post(ctx, id.checked(u.Hostname(), trusted), id.Server+"/v1/renew", body, reply)
+	for _, server := range id.servers() {
+		var u *url.URL
+		if u, err = url.Parse(server); err != nil {
+			continue
+		}
+		reply := &wire.RenewReply{}
+		var refused *ServerError
+		if err = send(ctx, id.checked(u.Hostname(), trusted), server+"/v1/renew", body, reply); err == nil || errors.As(err, &refused) {
+			return reply, err
+		}
+	}
+	return nil, err
+}
+
+// cas are those that are trusted.
+func (id *Identity) cas() []*x509.Certificate {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.trusted
+}
+
+// Welcomed takes in that the server welcomed the device in the session of the last
+// handshake. renewed tells whether Settle has something to do, from the MQTT
+// address that worked last when it is another one now.
+func (id *Identity) Welcomed() (renewed bool, from string) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.welcome(), id.arrive()
 }
 
 // Settle makes the next pair the current one when the server has welcomed it, by

@@ -44,9 +44,12 @@ type Device interface {
 
 // Config of a Link.
 type Config struct {
-	Device       string
-	Broker       string // host:port
-	TLS          *tls.Config
+	Device string
+	Broker string // host:port
+	TLS    *tls.Config
+	// Next is where the next session is to be begun, and how; last is the error of
+	// the one before. nil: at Broker, always.
+	Next         func(last error) (broker string, c *tls.Config)
 	Agent        Device
 	Queues       map[wire.Kind]Queue
 	ReconnectMin time.Duration
@@ -133,9 +136,13 @@ func (l *Link) Connected() bool {
 // jittered time that doubles up to ReconnectMax.
 func (l *Link) Run(ctx context.Context) error {
 	pause := l.c.ReconnectMin
+	var err error
 	for {
 		began := time.Now()
-		err := l.session(ctx)
+		if l.c.Next != nil {
+			l.c.Broker, l.c.TLS = l.c.Next(err)
+		}
+		err = l.session(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -157,6 +157,9 @@ func printStatus(e *env, s *agent.Status) error {
 			fmt.Fprintf(e.stdout, "  next: %s\n", c.Next)
 		}
 	}
+	if s.Trouble != "" {
+		fmt.Fprintf(e.stdout, "server: %s\n  next: none needed: it is looked again; tell the server's operator\n", s.Trouble)
+	}
 	for _, d := range s.Damage {
 		fmt.Fprintf(e.stdout, "mended at start: %s\n", d)
 	}

@@ -23,9 +23,9 @@ func (e *ServerError) Error() string { return e.Detail + " (" + e.Code + ")" }
 
 const maxReply = 4 << 20
 
-// post sends a body of JSON and reads the answer into out. A refusal with a code
+// send posts a body of JSON and reads the answer into out. A refusal with a code
 // is a *ServerError.
-func post(ctx context.Context, c *tls.Config, url string, body []byte, out any) error {
+func send(ctx context.Context, c *tls.Config, url string, body []byte, out any) error {
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: c}}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
