@@ -14,6 +14,7 @@ import (
 	"golang.org/x/mod/semver"
 	"golang.org/x/sys/unix"
 
+	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
@@ -187,7 +188,7 @@ func checkIdentity(c Config, now time.Time) Finding {
 		return Finding{"identity", FindingFail, err.Error(), "wipe it with 'dunlin-agent reset --yes' and enrol again with a token of 'dunlin device replace'"}
 	}
 	r := id.Renewal()
-	left := daysLeft(r.Expires, now)
+	left := bond.DaysLeft(r.Expires, now)
 	found := fmt.Sprintf("%s, certificate until %s, %d days left", id.Device, r.Expires.UTC().Format(time.DateOnly), left)
 	switch {
 	case !now.Before(r.Expires):

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/bond"
 )
 
 // Status is what the local API and `dunlin-agent status` tell.
@@ -28,18 +30,7 @@ type Status struct {
 	Listen     string        `json:"listen"`
 	Damage     []string      `json:"damage,omitempty"` // what was found damaged at start and how it was mended
 
-	Certificate CertificateStatus `json:"certificate"`
-}
-
-// CertificateStatus is the certificate that the device is known by.
-type CertificateStatus struct {
-	Serial  string    `json:"serial"`
-	Expires time.Time `json:"expires"`
-	Days    int       `json:"days"`   // left, negative: since it expired
-	Renews  time.Time `json:"renews"` // when the next one is to be got
-	// Renewal says how a renewal that has begun stands, empty: none has.
-	Renewal string `json:"renewal,omitempty"`
-	Next    string `json:"next,omitempty"` // what to do about it
+	Certificate bond.CertificateStatus `json:"certificate"`
 }
 
 // ModelStatus is one model on this device.

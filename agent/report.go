@@ -160,9 +160,9 @@ func (r *reporter) Welcomed(w *wire.Welcome) {
 	r.mu.Unlock()
 	renewed, from := r.a.id.Welcomed()
 	if renewed {
-		r.a.renew.look()
+		r.a.renew.Look()
 	}
-	r.a.moves.welcomed(w.Signpost, from)
+	r.a.moves.Welcomed(w.Signpost, from)
 	r.a.watch.SetWindow(time.Duration(w.Window) * time.Second)
 	if w.Metadata || w.Generation != r.a.update.Generation() {
 		r.a.update.Refresh()
@@ -187,8 +187,8 @@ func (r *reporter) Asked(a *wire.Ask) string {
 // Status is what the local API tells.
 func (a *Agent) Status() Status {
 	now, source := a.clock.Now()
-	s := Status{Device: a.id.Device, Agent: Version, Channel: a.id.Channel, Server: a.id.Way().Server, Trouble: a.moves.trouble(), Connected: a.link.Connected(), Clock: source, Now: now,
-		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}, Certificate: a.renew.status()}
+	s := Status{Device: a.id.Device, Agent: Version, Channel: a.id.Channel, Server: a.id.Way().Server, Trouble: a.moves.Trouble(), Connected: a.link.Connected(), Clock: source, Now: now,
+		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}, Certificate: a.renew.Status()}
 	all, err := a.update.Status()
 	if err != nil {
 		s.Damage = append(s.Damage, err.Error())

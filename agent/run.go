@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/infer/oip"
@@ -49,8 +50,8 @@ type Agent struct {
 	link   *link.Link
 	log    *slog.Logger
 	report *reporter
-	renew  *renewer
-	moves  *mover
+	renew  *bond.Renewer
+	moves  *bond.Mover
 	route  *route
 	who    usb.Who
 	damage []string
@@ -77,8 +78,8 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	g.Go(func() error { return a.update.Run(ctx) })
 	g.Go(func() error { return a.link.Run(ctx) })
 	g.Go(func() error { return a.report.run(ctx) })
-	g.Go(func() error { return a.renew.run(ctx) })
-	g.Go(func() error { return a.moves.run(ctx) })
+	g.Go(func() error { return a.renew.Run(ctx) })
+	g.Go(func() error { return a.moves.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, agentSocket, localHandler(a, c)) })
 	front := oip.Handler(oip.Config{Engine: a.infer, Version: Version, SharedMemory: a.c.SharedMemory})
 	for _, l := range inferListeners {
@@ -147,7 +148,7 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 	}
 	a.report = newReporter(a)
 	a.link = a.newLink()
-	a.renew, a.moves = newRenewer(a), newMover(a)
+	a.bond()
 	a.update, err = update.New(update.Config{
 		Repository: repository{a}, Slots: store, DB: db, Prover: &prover{a: a}, Reporter: a.report, Facts: c.Facts(), Log: log.With("part", "update"),
 	})

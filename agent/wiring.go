@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/agent/queue"
@@ -135,4 +136,22 @@ func clip(s string) string {
 		return s
 	}
 	return s[:maxReason]
+}
+
+// bond makes what keeps device and server known to each other.
+func (a *Agent) bond() {
+	s := bond.Surroundings{
+		Now:       func() time.Time { t, _ := a.clock.Now(); return t },
+		Trusted:   a.clock.Trusted,
+		Connected: a.link.Connected,
+		Drained:   func() bool { return a.queues.Report.State().Last == a.queues.Report.Acked() },
+		Reconnect: a.link.Reconnect,
+		Hello:     a.link.Poke,
+		Happened: func(typ, code, detail string) {
+			a.report.Happened(update.Event{Type: typ, Code: code, Detail: detail})
+		},
+		Log: a.log.With("part", "identity"),
+	}
+	a.renew = bond.NewRenewer(a.id, s)
+	a.moves = bond.NewMover(a.id, s, a.renew.Look)
 }

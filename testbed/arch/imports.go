@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"agent/link":             {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/usb":              {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/identity":         {"shared/durable", "shared/wire"},
+	"agent/bond":             {"shared/wire", "agent/identity"},
 	"agent/update":           {"shared/bundle", "shared/trust", "shared/wire", "agent/slots", "agent/state"},
 	"agent":                  {"agent/*", "shared/*"},
 	"agent/cmd/dunlin-agent": {"agent", "agent/infer", "shared/bundle"},

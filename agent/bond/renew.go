@@ -1,15 +1,13 @@
-package agent
+package bond
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/identity"
-	"github.com/dunlin-edge/dunlin/agent/update"
 )
 
 // renewing is an identity that can be renewed, see identity.Identity.
@@ -20,24 +18,13 @@ type renewing interface {
 	Settle() (renewed bool, err error)
 }
 
-// surroundings are what the renewer looks at and has done.
-type surroundings struct {
-	now       func() time.Time // trusted
-	trusted   func() bool      // the clock
-	connected func() bool
-	drained   func() bool // the server has every report
-	reconnect func()
-	happened  func(update.Event)
-}
-
-// renewer gets the next certificate when two thirds of the present one's life are
+// Renewer gets the next certificate when two thirds of the present one's life are
 // over, when the server has taken no session for a while (a clock that is not
 // trusted may not know that the certificate has expired), and again until the
 // device is known by it.
-type renewer struct {
+type Renewer struct {
 	id   renewing
-	s    surroundings
-	log  *slog.Logger
+	s    Surroundings
 	wake chan struct{}
 
 	serial  string    // of the current certificate
@@ -50,19 +37,15 @@ type renewer struct {
 	trial error // of the last try
 }
 
-func newRenewer(a *Agent) *renewer {
-	return &renewer{id: a.id, log: a.log.With("part", "identity"), wake: make(chan struct{}, 1), s: surroundings{
-		now:       func() time.Time { t, _ := a.clock.Now(); return t },
-		trusted:   a.clock.Trusted,
-		connected: a.link.Connected,
-		drained:   func() bool { return a.queues.Report.State().Last == a.queues.Report.Acked() },
-		reconnect: a.link.Reconnect,
-		happened:  a.report.Happened,
-	}}
+// NewRenewer returns one that Run starts.
+func NewRenewer(id *identity.Identity, s Surroundings) *Renewer { return newRenewer(id, s) }
+
+func newRenewer(id renewing, s Surroundings) *Renewer {
+	return &Renewer{id: id, s: s, wake: make(chan struct{}, 1)}
 }
 
-// look has the renewer look soon.
-func (r *renewer) look() {
+// Look has the renewer look soon.
+func (r *Renewer) Look() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -85,8 +68,8 @@ func scaled(d time.Duration, st identity.Renewal) time.Duration {
 	return max(min(d, st.Expires.Sub(st.From)/100), 10*time.Millisecond)
 }
 
-// run renews until ctx ends.
-func (r *renewer) run(ctx context.Context) error {
+// Run renews until ctx ends.
+func (r *Renewer) Run(ctx context.Context) error {
 	r.session = time.Now()
 	for {
 		timer := time.NewTimer(r.step(ctx))
@@ -102,16 +85,16 @@ func (r *renewer) run(ctx context.Context) error {
 }
 
 // step does what is to be done now and returns when to look again.
-func (r *renewer) step(ctx context.Context) time.Duration {
+func (r *Renewer) step(ctx context.Context) time.Duration {
 	r.settle()
 	st := r.id.Renewal()
 	if st.Serial != r.serial {
 		r.serial, r.first = st.Serial, time.Now()
 	}
-	if r.s.connected() {
+	if r.s.Connected() {
 		r.session = time.Now()
 	}
-	silent := time.Since(r.session) >= scaled(silence, st) && (st.Ready || !r.s.trusted())
+	silent := time.Since(r.session) >= scaled(silence, st) && (st.Ready || !r.s.Trusted())
 	now := r.now(st)
 	switch {
 	case st.Ready && !st.Refused && !silent:
@@ -126,8 +109,8 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 
 // now is the trusted time. It is at least that of the certificate, which the server
 // has signed, and what has elapsed since.
-func (r *renewer) now(st identity.Renewal) time.Time {
-	now, least := r.s.now(), st.From.Add(time.Since(r.first))
+func (r *Renewer) now(st identity.Renewal) time.Time {
+	now, least := r.s.Now(), st.From.Add(time.Since(r.first))
 	if now.Before(least) {
 		return least
 	}
@@ -135,37 +118,37 @@ func (r *renewer) now(st identity.Renewal) time.Time {
 }
 
 // settle makes a pair that was welcomed the device's own.
-func (r *renewer) settle() {
+func (r *Renewer) settle() {
 	renewed, err := r.id.Settle()
 	if err != nil {
-		r.log.Error("the new certificate is not kept yet", "err", err)
+		r.s.Log.Error("the new certificate is not kept yet", "err", err)
 		r.tried(err)
 	}
 	if renewed {
 		r.pause = 0
 		st := r.id.Renewal()
-		r.log.Info("certificate renewed", "serial", st.Serial, "expires", st.Expires)
-		r.s.happened(update.Event{Type: "identity.renewed", Detail: "certificate " + st.Serial + " until " + st.Expires.UTC().Format(time.RFC3339)})
+		r.s.Log.Info("certificate renewed", "serial", st.Serial, "expires", st.Expires)
+		r.s.Happened("identity.renewed", "", "certificate "+st.Serial+" until "+st.Expires.UTC().Format(time.RFC3339))
 	}
 }
 
 // begin has the next pair begin a session, when the server has what the current
 // one signed: from then on it believes the next one only.
-func (r *renewer) begin(st identity.Renewal) time.Duration {
-	if !r.s.connected() {
+func (r *Renewer) begin(st identity.Renewal) time.Duration {
+	if !r.s.Connected() {
 		return scaled(silence, st) // the link tries both
 	}
-	if !r.s.drained() && time.Since(r.ready) < drainTime {
+	if !r.s.Drained() && time.Since(r.ready) < drainTime {
 		return drainLook
 	}
 	r.id.UseNext()
-	r.s.reconnect()
+	r.s.Reconnect()
 	return scaled(firstPause, st)
 }
 
 // ask gets the next pair.
-func (r *renewer) ask(ctx context.Context, st identity.Renewal) time.Duration {
-	err := r.id.Renew(ctx, r.s.trusted)
+func (r *Renewer) ask(ctx context.Context, st identity.Renewal) time.Duration {
+	err := r.id.Renew(ctx, r.s.Trusted)
 	if ctx.Err() != nil {
 		return lookAtLeast
 	}
@@ -175,22 +158,22 @@ func (r *renewer) ask(ctx context.Context, st identity.Renewal) time.Duration {
 		if st.Refused { // it should not have been; perhaps it will be again
 			r.pause = min(2*max(r.pause, scaled(firstPause, st)), lastPause)
 		}
-		r.log.Info("the next certificate is here", "refused_before", st.Refused)
+		r.s.Log.Info("the next certificate is here", "refused_before", st.Refused)
 		return 0
 	}
 	first := scaled(firstPause, st)
 	wait := max(r.pause, first)
 	r.pause = min(2*wait, lastPause)
-	r.log.Warn("renewing is put off", "again", wait, "err", err)
+	r.s.Log.Warn("renewing is put off", "again", wait, "err", err)
 	var refused *identity.ServerError
 	if r.tried(err) && errors.As(err, &refused) {
-		r.s.happened(update.Event{Type: "identity.renewal", Code: refused.Code, Detail: refused.Detail})
+		r.s.Happened("identity.renewal", refused.Code, refused.Detail)
 	}
 	return wait/2 + rand.N(wait)
 }
 
 // tried remembers how a try ended and tells whether that is news.
-func (r *renewer) tried(err error) bool {
+func (r *Renewer) tried(err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	news := err != nil && (r.trial == nil || r.trial.Error() != err.Error())
@@ -198,10 +181,21 @@ func (r *renewer) tried(err error) bool {
 	return news
 }
 
-// status is the certificate as people at the device see it.
-func (r *renewer) status() CertificateStatus {
+// CertificateStatus is the certificate that the device is known by.
+type CertificateStatus struct {
+	Serial  string    `json:"serial"`
+	Expires time.Time `json:"expires"`
+	Days    int       `json:"days"`   // left, negative: since it expired
+	Renews  time.Time `json:"renews"` // when the next one is to be got
+	// Renewal says how a renewal that has begun stands, empty: none has.
+	Renewal string `json:"renewal,omitempty"`
+	Next    string `json:"next,omitempty"` // what to do about it
+}
+
+// Status is the certificate as people at the device see it.
+func (r *Renewer) Status() CertificateStatus {
 	st := r.id.Renewal()
-	s := CertificateStatus{Serial: st.Serial, Expires: st.Expires, Days: daysLeft(st.Expires, r.s.now()), Renews: st.Due}
+	s := CertificateStatus{Serial: st.Serial, Expires: st.Expires, Days: DaysLeft(st.Expires, r.s.Now()), Renews: st.Due}
 	r.mu.Lock()
 	err := r.trial
 	r.mu.Unlock()
@@ -217,8 +211,8 @@ func (r *renewer) status() CertificateStatus {
 	return s
 }
 
-// daysLeft counts whole days, rounded down.
-func daysLeft(expires, now time.Time) int {
+// DaysLeft counts whole days, rounded down.
+func DaysLeft(expires, now time.Time) int {
 	d := expires.Sub(now)
 	days := int(d / (24 * time.Hour))
 	if d < 0 && d%(24*time.Hour) != 0 {

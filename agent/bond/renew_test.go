@@ -1,4 +1,4 @@
-package agent
+package bond
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/identity"
-	"github.com/dunlin-edge/dunlin/agent/update"
 )
 
 // renewals stands in for identity, link and server.
@@ -23,23 +22,24 @@ type renewals struct {
 	err       error // of the server
 	asked     []time.Time
 	used      int
-	events    []update.Event
+	events    [][3]string // type, code, detail
 }
 
 const life = 90 * 24 * time.Hour
 
 // renewerOf is a renewer of a certificate that is new now.
-func renewerOf(s *renewals) *renewer {
+func renewerOf(s *renewals) *Renewer {
 	s.certificate("1")
 	s.connected, s.drained, s.knows, s.sync = true, true, true, true
-	return &renewer{id: s, log: slog.New(slog.DiscardHandler), wake: make(chan struct{}, 1), s: surroundings{
-		now:       func() time.Time { return time.Now().Add(s.skew) },
-		trusted:   func() bool { return s.sync },
-		connected: func() bool { return s.connected },
-		drained:   func() bool { return s.drained },
-		reconnect: func() {},
-		happened:  func(e update.Event) { s.events = append(s.events, e) },
-	}}
+	return newRenewer(s, Surroundings{
+		Now:       func() time.Time { return time.Now().Add(s.skew) },
+		Trusted:   func() bool { return s.sync },
+		Connected: func() bool { return s.connected },
+		Drained:   func() bool { return s.drained },
+		Reconnect: func() {},
+		Happened:  func(t, c, d string) { s.events = append(s.events, [3]string{t, c, d}) },
+		Log:       slog.New(slog.DiscardHandler),
+	})
 }
 
 func (s *renewals) certificate(serial string) {
@@ -72,11 +72,11 @@ func (s *renewals) Settle() (bool, error) {
 }
 
 // renewFor runs a renewer for some time.
-func renewFor(t *testing.T, r *renewer, d time.Duration) {
+func renewFor(t *testing.T, r *Renewer, d time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
-	if err := r.run(ctx); err != nil {
+	if err := r.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -91,7 +91,7 @@ func TestRenewerRenewsInTime(t *testing.T) {
 		}
 		due := s.st.Due
 		renewFor(t, r, 2*time.Hour)
-		if len(s.asked) != 1 || s.asked[0].Sub(due) > time.Hour || s.st.Serial != "11" || len(s.events) != 1 || s.events[0].Type != "identity.renewed" {
+		if len(s.asked) != 1 || s.asked[0].Sub(due) > time.Hour || s.st.Serial != "11" || len(s.events) != 1 || s.events[0][0] != "identity.renewed" {
 			t.Errorf("asked %v for %v, events %v, %+v", s.asked, due, s.events, s.st)
 		}
 		renewFor(t, r, 10*life)
@@ -112,16 +112,16 @@ func TestRenewerTriesAgain(t *testing.T) {
 		if n := len(s.asked); n < 12 || n > 60 {
 			t.Errorf("asked %d times in a day", n)
 		}
-		if len(s.events) != 1 || s.events[0].Code != identity.CodePending {
+		if len(s.events) != 1 || s.events[0][1] != identity.CodePending {
 			t.Errorf("events %v", s.events)
 		}
-		if c := r.status(); c.Renewal != "waits (renew.pending)" || c.Next != "accept it" || c.Days != 29 {
+		if c := r.Status(); c.Renewal != "waits (renew.pending)" || c.Next != "accept it" || c.Days != 29 {
 			t.Errorf("%+v", c)
 		}
 		s.err = nil
 		renewFor(t, r, 3*time.Hour)
-		if s.st.Serial != "11" || r.status().Renewal != "" {
-			t.Errorf("%+v, %+v", s.st, r.status())
+		if s.st.Serial != "11" || r.Status().Renewal != "" {
+			t.Errorf("%+v, %+v", s.st, r.Status())
 		}
 	})
 }
@@ -195,7 +195,7 @@ func TestRenewerWithoutClock(t *testing.T) {
 func TestDaysLeft(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for d, want := range map[time.Duration]int{0: 0, time.Hour: 0, 24 * time.Hour: 1, 47 * time.Hour: 1, -time.Hour: -1, -24 * time.Hour: -1, -25 * time.Hour: -2} {
-		if got := daysLeft(now.Add(d), now); got != want {
+		if got := DaysLeft(now.Add(d), now); got != want {
 			t.Errorf("%v: %d, want %d", d, got, want)
 		}
 	}
