@@ -22,10 +22,13 @@ const maxRoleJump = 10_000
 // channel is a channel's role as the server has it, verified up to the root that
 // the publisher trusts: nobody but the holders of keys wrote what is in it.
 type channel struct {
-	name  string
-	md    *metadata.Metadata[metadata.TargetsType]
-	role  metadata.DelegatedRole
-	names map[string]string // holders by key id, where known
+	name        string
+	base        files // what was verified
+	md          *metadata.Metadata[metadata.TargetsType]
+	next        int64 // version
+	delegations *metadata.Metadata[metadata.TargetsType]
+	role        metadata.DelegatedRole
+	names       map[string]string // holders by key id, where known
 }
 
 // metaList is the answer to GET /v1/catalog/metadata: the newest of every role.
@@ -41,46 +44,74 @@ type metaFile struct {
 	Floor   int64  `json:"floor"` // the next version is above it
 }
 
-// channel fetches a channel's role and verifies it. A server that was broken into
-// could otherwise have the publisher sign releases of its own making.
-func (c *Client) channel(ctx context.Context, name string, t *Trust) (*channel, error) {
-	if !fleet.ValidChannel(name) {
-		return nil, refuse("channel.unknown", "pass one of: "+strings.Join(fleet.Channels, ", "), "there is no channel %q", name)
+// files are the parts of a catalog that say who may sign for a channel, and what is
+// published there, as bytes.
+type files struct {
+	Root    []byte `json:"root"`
+	Targets []byte `json:"targets"`
+	Role    []byte `json:"role"`
+	Floor   int64  `json:"floor,omitempty"` // the next version of the role is above it
+}
+
+// fetch asks the server for the files of a channel.
+func (c *Client) fetch(ctx context.Context, channel string) (f files, err error) {
+	if !fleet.ValidChannel(channel) {
+		return f, refuse("channel.unknown", "pass one of: "+strings.Join(fleet.Channels, ", "), "there is no channel %q", channel)
 	}
 	var list metaList
 	if err := c.get(ctx, "/v1/catalog/metadata", &list); err != nil {
-		return nil, err
+		return f, err
 	}
-	files, floors := map[string][]byte{}, map[string]int64{}
-	for _, f := range list.Items {
-		if f.Repo == catalogRepo {
-			files[f.Role], floors[f.Role] = f.Bytes, f.Floor
+	for _, m := range list.Items {
+		switch {
+		case m.Repo != catalogRepo:
+		case m.Role == metadata.ROOT:
+			f.Root = m.Bytes
+		case m.Role == metadata.TARGETS:
+			f.Targets = m.Bytes
+		case m.Role == channel:
+			f.Role, f.Floor = m.Bytes, m.Floor
 		}
 	}
-	root, err := t.newest(files[metadata.ROOT])
+	return f, nil
+}
+
+// channel fetches a channel's role and verifies it.
+func (c *Client) channel(ctx context.Context, name string, t *Trust) (*channel, error) {
+	f, err := c.fetch(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	targets, err := parse[metadata.TargetsType]("the catalog's targets", files[metadata.TARGETS])
+	return t.channel(name, f)
+}
+
+// channel verifies a channel's role. A server that was broken into could otherwise
+// have the publisher sign releases of its own making.
+func (t *Trust) channel(name string, f files) (*channel, error) {
+	root, err := t.newest(f.Root)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := parse[metadata.TargetsType]("the catalog's targets", f.Targets)
 	if err != nil {
 		return nil, err
 	}
 	if err := root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
 		return nil, untrusted("the catalog's targets: %v", err)
 	}
-	md, err := parse[metadata.TargetsType]("role "+name, files[name])
+	md, err := parse[metadata.TargetsType]("role "+name, f.Role)
 	if err != nil {
 		return nil, err
 	}
 	if err := targets.VerifyDelegate(name, md); err != nil {
 		return nil, untrusted("role %s: %v", name, err)
 	}
-	if floors[name]-md.Signed.Version > maxRoleJump {
-		return nil, untrusted("the server wants role %s above version %d, it is at %d", name, floors[name], md.Signed.Version)
+	if f.Floor-md.Signed.Version > maxRoleJump {
+		return nil, untrusted("the server wants role %s above version %d, it is at %d", name, f.Floor, md.Signed.Version)
 	}
-	md.Signed.Version = max(md.Signed.Version, floors[name]) // sign adds one
+	next := max(md.Signed.Version, f.Floor) + 1
 	i := slices.IndexFunc(targets.Signed.Delegations.Roles, func(r metadata.DelegatedRole) bool { return r.Name == name })
-	return &channel{name: name, md: md, role: targets.Signed.Delegations.Roles[i], names: t.Names}, nil
+	return &channel{name: name, base: f, md: md, next: next, delegations: targets, role: targets.Signed.Delegations.Roles[i], names: t.Names}, nil
 }
 
 func untrusted(format string, args ...any) error {
@@ -121,41 +152,46 @@ func (c *channel) raise(model string, floor int64) (changed bool, err error) {
 	return true, nil
 }
 
-// sign replaces all signatures by those of keys, which must reach the threshold.
-func (c *channel) sign(keys []*Key) (signers []string, err error) {
-	var by []string
+// mayAll refuses keys that may not sign for the channel.
+func (c *channel) mayAll(keys []*Key) error {
 	for _, k := range keys {
 		if !slices.Contains(c.role.KeyIDs, k.ID) {
-			return nil, refuse("publish.key", "use keys of: "+c.who(nil), "key %s may not sign for channel %s", k.ID, c.name)
-		}
-		if !slices.Contains(by, k.ID) {
-			by = append(by, k.ID)
+			return refuse("publish.key", "use keys of: "+c.who(nil), "key %s may not sign for channel %s", k.ID, c.name)
 		}
 	}
-	if len(by) < c.role.Threshold {
-		return nil, refuse("publish.threshold", "pass one more --key, of: "+c.who(by), "channel %s wants %d signatures, %d keys were given", c.name, c.role.Threshold, len(by))
-	}
-	c.md.ClearSignatures()
-	for _, k := range keys {
-		if err := sign(c.md, k); err != nil {
-			return nil, fmt.Errorf("sign %s: %w", c.name, err)
+	return nil
+}
+
+// signedBy are the ids of the keys of the channel that have signed a version.
+func (c *channel) signedBy(md *metadata.Metadata[metadata.TargetsType]) []string {
+	var ids []string
+	for _, id := range c.role.KeyIDs {
+		if k := c.delegations.Signed.Delegations.Keys[id]; k != nil && signedBy(md, k, id) {
+			ids = append(ids, id)
 		}
 	}
-	for _, id := range by {
-		signers = append(signers, c.holder(id))
-	}
-	return signers, nil
+	return ids
 }
 
 // who names those who may sign and have not.
-func (c *channel) who(have []string) string {
-	var list []string
+func (c *channel) who(have []string) string { return strings.Join(c.open(have), ", ") }
+
+func (c *channel) open(have []string) []string {
+	list := []string{}
 	for _, id := range c.role.KeyIDs {
 		if !slices.Contains(have, id) {
 			list = append(list, c.holder(id))
 		}
 	}
-	return strings.Join(list, ", ")
+	return list
+}
+
+func (c *channel) holders(ids []string) []string {
+	list := []string{}
+	for _, id := range ids {
+		list = append(list, c.holder(id))
+	}
+	return list
 }
 
 func (c *channel) holder(id string) string {

@@ -1,12 +1,10 @@
 package publish
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +39,7 @@ type Published struct {
 	Signers  []string `json:"signers"`
 	Uploaded int      `json:"uploaded"`          // blobs that the server did not have
 	Already  bool     `json:"already,omitempty"` // it was there; nothing was changed
+	Signing  *Signing `json:"signing,omitempty"`
 }
 
 // Publish signs a bundle under a channel and brings it to the server. What is
@@ -48,38 +47,48 @@ type Published struct {
 // release.exists. Nothing is sent before the signatures reach the threshold, and
 // the signed role comes last.
 func (c *Client) Publish(ctx context.Context, conf ReleaseConfig, now time.Time) (*Published, error) {
-	b, err := openWhole(conf.Dir, conf.Force)
-	if err != nil {
-		return nil, err
-	}
-	if conf.Signature != nil {
-		if _, err := modelsig.VerifyBundle(b, conf.Signature, now); err != nil {
-			return nil, err
-		}
-	}
-	ch, err := c.channel(ctx, conf.Channel, conf.Trust)
-	if err != nil {
-		return nil, err
-	}
-	p, err := ch.add(b, conf.Floor)
+	p, prop, b, err := c.prepare(ctx, conf, now)
 	if err != nil || p.Already {
 		return p, err
 	}
-	ch.md.Signed.Version++
-	ch.md.Signed.Expires = now.UTC().Truncate(time.Second).Add(RoleLife)
-	p.Version = ch.md.Signed.Version
-	if p.Signers, err = ch.sign(conf.Keys); err != nil {
-		return nil, err
-	}
-	role, err := ch.md.ToBytes(false)
-	if err != nil {
+	if err := prop.enough(); err != nil {
 		return nil, err
 	}
 	if p.Uploaded, err = c.upload(ctx, b); err != nil {
 		return nil, err
 	}
-	_, err = c.do(ctx, http.MethodPut, "/v1/catalog/roles/"+conf.Channel, &body{bytes.NewReader(role), int64(len(role)), "application/json"})
-	return p, err
+	return p, c.Complete(ctx, prop)
+}
+
+// Propose signs as Publish does, with however few keys, and brings the bundle to the
+// server. Nothing is published yet: others sign the proposal, which is nil where
+// the release was published before.
+func (c *Client) Propose(ctx context.Context, conf ReleaseConfig, now time.Time) (*Published, *Proposal, error) {
+	p, prop, b, err := c.prepare(ctx, conf, now)
+	if err != nil || p.Already {
+		return p, nil, err
+	}
+	p.Uploaded, err = c.upload(ctx, b)
+	return p, prop, err
+}
+
+func (c *Client) prepare(ctx context.Context, conf ReleaseConfig, now time.Time) (*Published, *Proposal, *bundle.Bundle, error) {
+	b, err := openWhole(conf.Dir, conf.Force)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if conf.Signature != nil {
+		if _, err := modelsig.VerifyBundle(b, conf.Signature, now); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	ch, err := c.channel(ctx, conf.Channel, conf.Trust)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	x := addition{release: b.Release(0), digest: b.Digest, length: int64(len(b.Raw))}
+	p, prop, err := ch.propose(x, conf.Floor, conf.Keys, now)
+	return p, prop, b, err
 }
 
 // openWhole opens a bundle, reads all of it and, unless forced, judges it.
@@ -97,10 +106,40 @@ func openWhole(dir string, force bool) (*bundle.Bundle, error) {
 	return b, b.Check()
 }
 
-// add puts the bundle into the role under the next counter of its model.
-func (c *channel) add(b *bundle.Bundle, floor int64) (*Published, error) {
-	model := b.Contract.Model
-	p := &Published{Path: bundle.TargetPath(c.name, model, b.Contract.Version), Digest: b.Digest, Floor: floor, Version: c.md.Signed.Version}
+// addition is a release that is to be in a channel; its counter is given there.
+type addition struct {
+	release bundle.Release
+	digest  string // of the manifest
+	length  int64
+}
+
+// propose makes the next version of the role with a release and a floor, signed by
+// keys.
+func (c *channel) propose(x addition, floor int64, keys []*Key, now time.Time) (*Published, *Proposal, error) {
+	if err := c.mayAll(keys); err != nil {
+		return nil, nil, err
+	}
+	p, err := c.add(x, floor)
+	if err != nil || p.Already {
+		return p, nil, err
+	}
+	now = now.UTC().Truncate(time.Second)
+	c.md.Signed.Version, c.md.Signed.Expires = c.next, now.Add(RoleLife)
+	c.md.ClearSignatures()
+	prop := &Proposal{Format: proposalFormat, Channel: c.name, Made: now, Base: c.base, ch: c, md: c.md}
+	if err := prop.Sign(keys); err != nil {
+		return nil, nil, err
+	}
+	p.Version = c.next
+	p.Signing = prop.Signing()
+	p.Signers = p.Signing.By
+	return p, prop, nil
+}
+
+// add puts the release into the role under the next counter of its model.
+func (c *channel) add(x addition, floor int64) (*Published, error) {
+	model := x.release.Model
+	p := &Published{Path: bundle.TargetPath(c.name, model, x.release.Version), Digest: x.digest, Floor: floor, Version: c.md.Signed.Version}
 	high, err := c.highest(model)
 	if err != nil {
 		return nil, err
@@ -111,13 +150,13 @@ func (c *channel) add(b *bundle.Bundle, floor int64) (*Published, error) {
 		if err != nil {
 			return nil, err
 		}
-		if digest := "sha256:" + have.Hashes["sha256"].String(); digest != b.Digest {
-			return nil, fleet.ErrReleaseExists.With("%s is published as %s, this bundle is %s", p.Path, digest, b.Digest)
+		if digest := "sha256:" + have.Hashes["sha256"].String(); digest != x.digest {
+			return nil, fleet.ErrReleaseExists.With("%s is published as %s, this bundle is %s", p.Path, digest, x.digest)
 		}
 		p.Counter = r.Counter
 	} else {
 		p.Counter = high + 1
-		if c.md.Signed.Targets[p.Path], err = target(b, p.Counter); err != nil {
+		if c.md.Signed.Targets[p.Path], err = x.target(p.Counter); err != nil {
 			return nil, err
 		}
 	}
@@ -129,19 +168,21 @@ func (c *channel) add(b *bundle.Bundle, floor int64) (*Published, error) {
 	return p, err
 }
 
-// target is what the role says about a bundle: its manifest's length and SHA-256,
-// and the release.
-func target(b *bundle.Bundle, counter int64) (*metadata.TargetFiles, error) {
-	hash, err := hex.DecodeString(strings.TrimPrefix(b.Digest, "sha256:"))
+// target is what the role says about a release: its manifest's length and SHA-256,
+// and what the contract says that devices ask about.
+func (x *addition) target(counter int64) (*metadata.TargetFiles, error) {
+	hash, err := hex.DecodeString(strings.TrimPrefix(x.digest, "sha256:"))
 	if err != nil {
 		return nil, err
 	}
-	custom, err := json.Marshal(bundle.Custom{Release: b.Release(counter)})
+	r := x.release
+	r.Counter = counter
+	custom, err := json.Marshal(bundle.Custom{Release: r})
 	if err != nil {
 		return nil, err
 	}
 	raw := json.RawMessage(custom)
-	return &metadata.TargetFiles{Length: int64(len(b.Raw)), Hashes: metadata.Hashes{"sha256": hash}, Custom: &raw}, nil
+	return &metadata.TargetFiles{Length: x.length, Hashes: metadata.Hashes{"sha256": hash}, Custom: &raw}, nil
 }
 
 // released reads what a target says about its release.

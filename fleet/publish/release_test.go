@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -270,7 +271,8 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Published{Path: "production/gate/1.0.0", Digest: b.Digest, Counter: 1, Version: 2, Signers: []string{"alice", "carol"}, Uploaded: got.Uploaded}
+	want := &Published{Path: "production/gate/1.0.0", Digest: b.Digest, Counter: 1, Version: 2, Signers: []string{"alice", "carol"}, Uploaded: got.Uploaded,
+		Signing: &Signing{Threshold: 2, By: []string{"alice", "carol"}, Open: []string{"bob"}}}
 	if d := cmp.Diff(want, got); d != "" || got.Uploaded == 0 {
 		t.Error(d, got.Uploaded)
 	}
@@ -422,7 +424,7 @@ func TestPublishRefuses(t *testing.T) {
 		t.Errorf("something was sent: %v", p.writes[n:])
 	}
 	var e *fleet.Error
-	if _, err := p.publish(p.conf(t, next, "production", "alice")); !errors.As(err, &e) || e.Next != "pass one more --key, of: bob, carol" {
+	if _, err := p.publish(p.conf(t, next, "production", "alice")); !errors.As(err, &e) || !strings.HasPrefix(e.Next, "pass one more --key, of: bob, carol;") {
 		t.Errorf("who could still sign: %v", e)
 	}
 }
