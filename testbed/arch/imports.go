@@ -53,7 +53,7 @@ var allowed = map[string][]string{
 	"fleet/console":          {},
 	"fleet/fleetd":           {"fleet", "fleet/*", "shared/*"},
 	"fleet/cmd/dunlin-fleet": {"fleet/fleetd", "fleet"},
-	"fleet/cmd/dunlin":       {"fleet/pack", "fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
+	"fleet/cmd/dunlin":       {"fleet/pack", "fleet/kms", "fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
 
 	"testbed": {"agent", "agent/*", "fleet", "fleet/*", "shared/*"},
 }

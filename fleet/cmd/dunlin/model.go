@@ -11,6 +11,6 @@ func (c *cli) modelCmd() *cobra.Command {
 	alone := &bundles.Commands{Err: c.err, Getenv: c.getenv, Print: c.print, Asker: c.asker,
 		Passphrase: func(file, whose string) func(bool) ([]byte, error) { return c.passphrase(file, whose) }}
 	cmd.AddCommand(alone.List()...)
-	cmd.AddCommand(c.modelPublishCmd(), c.modelListCmd(), c.modelShowCmd())
+	cmd.AddCommand(c.modelPublishCmd(), c.modelSignCmd(), c.modelPromoteCmd(), c.modelStatusCmd(), c.modelListCmd(), c.modelShowCmd())
 	return cmd
 }
