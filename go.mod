@@ -3,6 +3,7 @@ module github.com/dunlin-edge/dunlin
 go 1.26.0
 
 require (
+	connectrpc.com/connect v1.21.1
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/ebitengine/purego v0.11.3

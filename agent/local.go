@@ -167,7 +167,9 @@ func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
 // serveHTTP serves until ctx ends, then lets requests under way finish for at
 // most five seconds.
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true) // gRPC
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	select {

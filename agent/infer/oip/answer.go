@@ -2,46 +2,35 @@ package oip
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"strconv"
+	"slices"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// response is the answer to an infer request.
-type response struct {
-	ID      string         `json:"id,omitempty"`
-	Model   string         `json:"model_name"`
-	Version string         `json:"model_version"`
-	Outputs []outputTensor `json:"outputs"`
-
-	binary [][]byte // of the outputs that are binary, in their order
+// answer is what a request gets, before it is written in one way or the other.
+type answer struct {
+	id      string
+	by      infer.Slot
+	outputs []output
 }
 
-type outputTensor struct {
-	Name       string          `json:"name"`
-	Datatype   string          `json:"datatype"`
-	Shape      []int           `json:"shape"`
-	Parameters *outputMeta     `json:"parameters,omitempty"`
-	Data       json.RawMessage `json:"data,omitempty"`
+// output is one tensor of an answer.
+type output struct {
+	name, datatype string
+	shape          []int
+	raw            []byte   // of BYTES, each element behind its length
+	text           []string // of BYTES
+	binary         bool     // is wanted as bytes
+	memory         *window  // it has been put there
 }
 
-// outputMeta says where an output's elements are when they are not in the JSON.
-type outputMeta struct {
-	BinarySize *int   `json:"binary_data_size,omitempty"`
-	Region     string `json:"shared_memory_region,omitempty"`
-	ByteSize   int64  `json:"shared_memory_byte_size,omitempty"`
-	Offset     int64  `json:"shared_memory_offset,omitempty"`
-}
-
-// answer picks and writes the outputs that were asked for, in that order; all of
-// them, in the contract's order, when none was named.
-func (f *front) answer(r *request, by infer.Slot, out [][]byte) (*response, error) {
-	resp := &response{ID: r.id, Model: by.Key.Model, Version: by.Version, Outputs: []outputTensor{}}
+// answer picks the outputs that were asked for, in that order; all of them, in the
+// contract's order, when none was named. What is for shared memory is put there.
+func (f *front) answer(r *request, by infer.Slot, out [][]byte) (*answer, error) {
+	a := &answer{id: r.id, by: by}
 	wanted := r.outputs
 	if len(wanted) == 0 {
 		for _, t := range by.Contract.Outputs {
@@ -49,59 +38,31 @@ func (f *front) answer(r *request, by infer.Slot, out [][]byte) (*response, erro
 		}
 	}
 	for _, o := range wanted {
-		at := -1
-		for i := range by.Contract.Outputs {
-			if by.Contract.Outputs[i].Name == o.name {
-				at = i
-			}
-		}
+		at := slices.IndexFunc(by.Contract.Outputs, func(t bundle.Tensor) bool { return t.Name == o.name })
 		if at < 0 { // the slot was switched after the request was checked
 			return nil, errors.New("an output that was asked for is not there in the version that answered")
 		}
+		t := &by.Contract.Outputs[at]
+		x := output{name: t.Name, datatype: t.DType, shape: shapeOf(t, out[at]), raw: out[at], binary: o.binary, memory: o.memory}
 		if !o.binaryIs {
-			o.binary = r.binary
+			x.binary = r.binary
 		}
-		if err := f.put(resp, o, by, &by.Contract.Outputs[at], out[at]); err != nil {
-			return nil, fmt.Errorf("output %q: %w", o.name, err)
+		if o.classes > 0 {
+			x.shape, x.text = classify(t, out[at], x.shape, o.classes, f.labels(by))
+			x.datatype, x.raw = "BYTES", byteElements(x.text)
 		}
+		if o.memory != nil {
+			if err := f.memory.write(o.memory, x.raw); err != nil {
+				return nil, fmt.Errorf("output %q: %w", o.name, err)
+			}
+		}
+		a.outputs = append(a.outputs, x)
 	}
-	return resp, nil
+	return a, nil
 }
 
-// put adds one output to the answer, in the form that was asked for.
-func (f *front) put(resp *response, o outputRequest, by infer.Slot, t *bundle.Tensor, b []byte) error {
-	x := outputTensor{Name: t.Name, Datatype: t.DType, Shape: shapeOf(t, b)}
-	raw := b
-	var text []string
-	if o.classes > 0 {
-		x.Shape, text = classify(t, b, x.Shape, o.classes, f.labels(by))
-		x.Datatype, raw = "BYTES", byteElements(text)
-	}
-	switch {
-	case o.memory != nil:
-		if err := f.memory.write(o.memory, raw); err != nil {
-			return err
-		}
-		x.Parameters = &outputMeta{Region: o.memory.region, ByteSize: int64(len(raw)), Offset: o.memory.offset}
-	case o.binary:
-		n := len(raw)
-		x.Parameters = &outputMeta{BinarySize: &n}
-		resp.binary = append(resp.binary, raw)
-	case text != nil:
-		data, err := json.Marshal(text)
-		if err != nil {
-			return err
-		}
-		x.Data = data
-	default:
-		x.Data = numbers(t.DType, b)
-	}
-	resp.Outputs = append(resp.Outputs, x)
-	return nil
-}
-
-// byteElements is how the binary extension writes BYTES: each element behind its
-// length, 4 bytes little endian.
+// byteElements is how BYTES are written as bytes: each element behind its length, 4
+// bytes little endian.
 func byteElements(list []string) []byte {
 	var out []byte
 	for _, s := range list {
@@ -109,27 +70,4 @@ func byteElements(list []string) []byte {
 		out = append(out, s...)
 	}
 	return out
-}
-
-// headerLength is the HTTP header that says how much of a body is JSON; tensors
-// follow it.
-const headerLength = "Inference-Header-Content-Length"
-
-// send writes the answer: JSON, and the binary outputs behind it.
-func (f *front) send(w http.ResponseWriter, r *http.Request, resp *response) {
-	body, err := json.Marshal(resp)
-	if err != nil {
-		fail(w, http.StatusInternalServerError, errors.New("the answer cannot be written"))
-		return
-	}
-	contentType := "application/json"
-	if len(resp.binary) > 0 {
-		contentType = "application/octet-stream"
-		w.Header().Set(headerLength, strconv.Itoa(len(body)))
-		for _, b := range resp.binary {
-			body = append(body, b...)
-		}
-	}
-	w.Header().Set("Content-Type", contentType)
-	compressed(w, r, body)
 }

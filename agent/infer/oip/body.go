@@ -16,19 +16,11 @@ import (
 // maxBodies bounds the bodies that are here at a time, in bytes.
 const maxBodies = 2 * maxBody
 
-// refusedBody is a body that is not read or cannot be.
-type refusedBody struct {
-	status int
-	text   string
-}
-
-func (e *refusedBody) Error() string { return e.text }
-
 // body reads a request's body of at most limit bytes, unpacked, which it may be
 // longer than nobody needs. What says that it is longer is refused before it is
 // read. done gives its room back.
 func (f *front) body(w http.ResponseWriter, r *http.Request, limit int64) (b []byte, done func(), err error) {
-	tooLong := &refusedBody{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than the %d bytes that this model's inputs need at most", limit)}
+	tooLong := &refused{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than the %d bytes that this model's inputs need at most", limit)}
 	room := limit
 	packed := r.Header.Get("Content-Encoding")
 	if packed == "" && r.ContentLength >= 0 {
@@ -38,7 +30,7 @@ func (f *front) body(w http.ResponseWriter, r *http.Request, limit int64) (b []b
 		return nil, nil, tooLong
 	}
 	if !f.bodies.TryAcquire(room) {
-		return nil, nil, &refusedBody{http.StatusServiceUnavailable, "requests of too many bytes are being read: ask again later"}
+		return nil, nil, &refused{http.StatusServiceUnavailable, "requests of too many bytes are being read: ask again later"}
 	}
 	b, err = unpack(http.MaxBytesReader(w, r.Body, limit), packed, limit+1)
 	var limited *http.MaxBytesError
@@ -61,14 +53,14 @@ func unpack(from io.Reader, packed string, limit int64) (b []byte, err error) {
 	case "deflate":
 		from, err = zlib.NewReader(from)
 	default:
-		return nil, &refusedBody{http.StatusUnsupportedMediaType, fmt.Sprintf("content encoding %.20q; gzip, deflate or none is read", packed)}
+		return nil, &refused{http.StatusUnsupportedMediaType, fmt.Sprintf("content encoding %.20q; gzip, deflate or none is read", packed)}
 	}
 	if err == nil {
 		b, err = io.ReadAll(io.LimitReader(from, limit))
 	}
 	var limited *http.MaxBytesError
 	if err != nil && !errors.As(err, &limited) {
-		err = &refusedBody{http.StatusBadRequest, "read the body: " + err.Error()}
+		err = &refused{http.StatusBadRequest, "read the body: " + err.Error()}
 	}
 	return b, err
 }

@@ -171,10 +171,16 @@ func (p *packer) number(at int, token string) error {
 		}
 		bits = u
 	}
-	for k := range bundle.DTypeSize(p.dtype) {
-		p.b = append(p.b, byte(bits>>(8*k)))
-	}
+	p.b = appendBits(p.b, p.dtype, bits)
 	return nil
+}
+
+// appendBits writes a whole number as wide as its datatype.
+func appendBits(b []byte, dtype string, bits uint64) []byte {
+	for k := range bundle.DTypeSize(dtype) {
+		b = append(b, byte(bits>>(8*k)))
+	}
+	return b
 }
 
 // numbers writes a JSON list; what is not a number becomes null, which no number

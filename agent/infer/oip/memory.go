@@ -216,6 +216,7 @@ func (f *front) memoryRoutes(mux *http.ServeMux) {
 	}
 	mux.HandleFunc("POST "+base+"/region/{name}/register", allowed(f.registerRegion))
 	mux.HandleFunc("GET /v2/cudasharedmemory/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, []region{}) })
+	mux.HandleFunc("POST /v2/cudasharedmemory/unregister", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("/v2/cudasharedmemory/", func(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusBadRequest, errors.New("there is no CUDA memory on this device"))
 	})
@@ -224,7 +225,7 @@ func (f *front) memoryRoutes(mux *http.ServeMux) {
 func (f *front) registerRegion(w http.ResponseWriter, r *http.Request) {
 	b, done, err := f.body(w, r, 4<<10)
 	if err != nil {
-		fail(w, statusOf(err), err)
+		refuse(w, err)
 		return
 	}
 	defer done()

@@ -1,5 +1,5 @@
 // Package oip is the front of the inference server: the Open Inference Protocol,
-// version 2, over HTTP, with the extensions that clients of Triton use: binary
+// version 2, over HTTP and gRPC, with the extensions that clients of Triton use: binary
 // tensors, classification, statistics, repository index, model configuration and
 // system shared memory. A bad request gets a 4xx and one sentence that says what
 // was wanted; a request is never half accepted.
@@ -7,7 +7,6 @@ package oip
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -32,6 +31,9 @@ const (
 	maxBody = 64 << 20         // bytes of a request, whatever the model wants
 	timeout = 30 * time.Second // of a request; a run has a shorter one of its own
 )
+
+// platform is what runs the models, as metadata names it.
+const platform = "litert"
 
 // Config of the front.
 type Config struct {
@@ -74,69 +76,43 @@ func Handler(c Config) http.Handler {
 		f.memory = newRegions()
 	}
 	f.memoryRoutes(mux)
+	f.grpcRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s %s in the Open Inference Protocol", r.Method, r.URL.Path))
 	})
 	return mux
 }
 
-func fail(w http.ResponseWriter, status int, err error) {
-	reply(w, status, map[string]string{"error": err.Error()})
-}
-
-func reply(w http.ResponseWriter, status int, body any) {
-	b, err := json.Marshal(body)
-	if err != nil {
-		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	w.Write(b)
-}
-
-func (f *front) server(w http.ResponseWriter, _ *http.Request) {
-	extensions := []string{"binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics"}
-	if f.memory != nil {
-		extensions = append(extensions, "system_shared_memory")
-	}
-	reply(w, http.StatusOK, map[string]any{"name": "dunlin", "version": f.version, "extensions": extensions})
-}
-
-// slot finds the model and version of a request, or answers 404.
-func (f *front) slot(w http.ResponseWriter, r *http.Request) (infer.Slot, bool) {
-	model, version := r.PathValue("model"), r.PathValue("version")
+// find returns the active slot of a model, which must be of the version unless that
+// is empty.
+func (f *front) find(model, version string) (infer.Slot, error) {
 	s, ok := f.e.Active(model)
 	switch {
 	case !ok:
-		fail(w, http.StatusNotFound, fmt.Errorf("this device serves no model %q; it serves %v", model, f.e.Models()))
+		return s, &refused{http.StatusNotFound, fmt.Sprintf("this device serves no model %.80q; it serves %v", model, f.e.Models())}
 	case version != "" && version != s.Version:
-		fail(w, http.StatusNotFound, fmt.Errorf("model %s is served in version %s, not %q", model, s.Version, version))
-		ok = false
+		return s, &refused{http.StatusNotFound, fmt.Sprintf("model %s is served in version %s, not %.80q", model, s.Version, version)}
 	}
-	return s, ok
+	return s, nil
 }
 
-// serverReady tells whether every model can answer now.
-func (f *front) serverReady(w http.ResponseWriter, _ *http.Request) {
-	ready := true
+// allReady tells whether every model can answer now.
+func (f *front) allReady() bool {
 	for _, m := range f.e.Models() {
-		ready = ready && f.e.Ready(m)
+		if !f.e.Ready(m) {
+			return false
+		}
 	}
-	reply(w, readiness(ready), map[string]bool{"ready": ready})
+	return true
 }
 
-func (f *front) ready(w http.ResponseWriter, r *http.Request) {
-	if s, ok := f.slot(w, r); ok {
-		ready := f.e.Ready(s.Key.Model)
-		reply(w, readiness(ready), map[string]any{"name": s.Key.Model, "ready": ready})
+// extensions are the names of what is served beyond the protocol itself.
+func (f *front) extensions() []string {
+	out := []string{"binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics"}
+	if f.memory != nil {
+		out = append(out, "system_shared_memory")
 	}
-}
-
-func readiness(ready bool) int {
-	if ready {
-		return http.StatusOK
-	}
-	return http.StatusServiceUnavailable
+	return out
 }
 
 // tensorMeta describes a tensor.
@@ -154,74 +130,52 @@ func describe(ts []bundle.Tensor) []tensorMeta {
 	return out
 }
 
-func (f *front) metadata(w http.ResponseWriter, r *http.Request) {
-	s, ok := f.slot(w, r)
-	if !ok {
-		return
-	}
-	reply(w, http.StatusOK, map[string]any{"name": s.Key.Model, "versions": []string{s.Version}, "platform": "litert",
-		"inputs": describe(s.Contract.Inputs), "outputs": describe(s.Contract.Outputs)})
+// refused is a request that is not answered, with the HTTP status that says why.
+type refused struct {
+	status int
+	text   string
 }
 
-func (f *front) infer(w http.ResponseWriter, r *http.Request) {
-	s, ok := f.slot(w, r)
-	if !ok {
-		return
-	}
-	b, done, err := f.body(w, r, bodyLimit(s.Contract))
-	if err != nil {
-		fail(w, statusOf(err), err)
-		return
-	}
-	defer done()
-	req, err := read(b, r.Header.Get(headerLength))
-	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
-	}
+func (e *refused) Error() string { return e.text }
+
+// bad is a request that is wrong.
+func bad(err error) error { return &refused{http.StatusBadRequest, err.Error()} }
+
+// run asks the engine and makes the answer. A request that was checked against a
+// slot that has been switched meanwhile is checked again.
+func (f *front) run(ctx context.Context, s infer.Slot, version string, req *request) (*answer, error) {
 	if err := f.memory.fill(req, s.Contract); err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return nil, bad(err)
 	}
 	limit := timeout
 	if req.timeout > 0 {
 		limit = min(limit, req.timeout)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	f.run(ctx, w, r, s, req)
-}
-
-// run asks the engine and answers. A request that was checked against a slot that
-// has been switched meanwhile is checked again.
-func (f *front) run(ctx context.Context, w http.ResponseWriter, r *http.Request, s infer.Slot, req *request) {
 	for {
 		inputs, err := req.bytes(s.Contract)
 		if err != nil {
-			fail(w, http.StatusBadRequest, err)
-			return
+			return nil, bad(err)
 		}
 		out, by, err := f.ask(ctx, s, inputs)
-		if errors.Is(err, infer.ErrInputs) || err == nil && !checked(r, s, by) {
-			before, ok := s.Key, false
-			if s, ok = f.slot(w, r); !ok {
-				return
+		if errors.Is(err, infer.ErrInputs) || err == nil && !checked(version, s, by) {
+			before, gone := s.Key, error(nil)
+			if s, gone = f.find(s.Key.Model, version); gone != nil {
+				return nil, gone
 			}
 			if err == nil || s.Key != before {
 				continue
 			}
 		}
 		if err != nil {
-			fail(w, statusOf(err), err)
-			return
+			return nil, err
 		}
-		resp, err := f.answer(req, by, out)
+		a, err := f.answer(req, by, out)
 		if err != nil {
-			fail(w, http.StatusBadRequest, err)
-			return
+			return nil, bad(err)
 		}
-		f.send(w, r, resp)
-		return
+		return a, nil
 	}
 }
 
@@ -242,11 +196,11 @@ func (f *front) ask(ctx context.Context, s infer.Slot, inputs [][]byte) (out [][
 
 // checked tells whether a request that was checked against one slot may have been
 // answered by another: the version when it named one, else the same inputs.
-func checked(r *http.Request, s, by infer.Slot) bool {
+func checked(version string, s, by infer.Slot) bool {
 	if s.Key == by.Key {
 		return true
 	}
-	if v := r.PathValue("version"); v != "" && v != by.Version {
+	if version != "" && version != by.Version {
 		return false
 	}
 	return slices.EqualFunc(s.Contract.Inputs, by.Contract.Inputs, func(a, b bundle.Tensor) bool {
@@ -274,10 +228,10 @@ func bodyLimit(c *bundle.Contract) int64 {
 // statusOf separates what the caller can wait for from what it cannot.
 func statusOf(err error) int {
 	var d *infer.Death
-	var refused *refusedBody
+	var r *refused
 	switch {
-	case errors.As(err, &refused):
-		return refused.status
+	case errors.As(err, &r):
+		return r.status
 	case errors.Is(err, infer.ErrUnknown):
 		return http.StatusNotFound
 	case errors.Is(err, infer.ErrInputs): // a dynamic dimension that this build of the model has not

@@ -99,34 +99,28 @@ func (f *front) statistics(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	list := f.stats.list(func(k served) bool { return k == served{s.Key.Model, s.Version} })
-	if len(list) == 0 {
-		list = []modelStatistics{{Name: s.Key.Model, Version: s.Version, Stats: map[string]duration{"success": {}, "fail": {}}, Batches: []any{}}}
-	}
-	reply(w, http.StatusOK, map[string]any{"model_stats": list})
+	reply(w, http.StatusOK, map[string]any{"model_stats": f.stats.one(s)})
 }
 
-// index lists what is served, ready or not.
-func (f *front) index(w http.ResponseWriter, r *http.Request) {
-	type entry struct {
-		Name    string `json:"name"`
-		Version string `json:"version"`
-		State   string `json:"state"`
-		Reason  string `json:"reason"`
+// one is a slot's version alone.
+func (s *statistics) one(slot infer.Slot) []modelStatistics {
+	list := s.list(func(k served) bool { return k == served{slot.Key.Model, slot.Version} })
+	if len(list) == 0 {
+		list = []modelStatistics{{Name: slot.Key.Model, Version: slot.Version, Stats: map[string]duration{"success": {}, "fail": {}}, Batches: []any{}}}
 	}
-	var onlyReady bool
-	if b, done, err := f.body(w, r, 4<<10); err != nil {
-		fail(w, statusOf(err), err)
-		return
-	} else {
-		defer done()
-		if len(b) > 0 {
-			if err := readJSON(b, fields{"ready": value(&onlyReady, "true or false")}); err != nil {
-				fail(w, http.StatusBadRequest, fmt.Errorf("the body is no request for the index: %w", err))
-				return
-			}
-		}
-	}
+	return list
+}
+
+// entry is one model of the index.
+type entry struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	State   string `json:"state"`
+	Reason  string `json:"reason"`
+}
+
+// entries list what is served, ready or not.
+func (f *front) entries(onlyReady bool) []entry {
 	out := []entry{}
 	for _, m := range f.e.Models() {
 		s, ok := f.e.Active(m)
@@ -141,7 +135,25 @@ func (f *front) index(w http.ResponseWriter, r *http.Request) {
 			out = append(out, e)
 		}
 	}
-	reply(w, http.StatusOK, out)
+	return out
+}
+
+// index answers with what is served.
+func (f *front) index(w http.ResponseWriter, r *http.Request) {
+	b, done, err := f.body(w, r, 4<<10)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	defer done()
+	var onlyReady bool
+	if len(b) > 0 {
+		if err := readJSON(b, fields{"ready": value(&onlyReady, "true or false")}); err != nil {
+			refuse(w, bad(fmt.Errorf("the body is no request for the index: %w", err)))
+			return
+		}
+	}
+	reply(w, http.StatusOK, f.entries(onlyReady))
 }
 
 // manage refuses what the protocol lets clients do to the repository: which model
@@ -170,7 +182,7 @@ func (f *front) configuration(w http.ResponseWriter, r *http.Request) {
 		return out
 	}
 	reply(w, http.StatusOK, map[string]any{
-		"name": s.Key.Model, "platform": "litert", "backend": "litert", "max_batch_size": 0,
+		"name": s.Key.Model, "platform": platform, "backend": platform, "max_batch_size": 0,
 		"input": list(describe(s.Contract.Inputs)), "output": list(describe(s.Contract.Outputs)),
 	})
 }
