@@ -8,7 +8,7 @@ import (
 )
 
 // knownCustom are the custom operators that LiteRT's own resolver registers.
-var knownCustom = []string{"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}
+var knownCustom = []string{"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess", "aeq.hadamard_rotation"}
 
 // CheckModel judges a model file without running it: the static check of the
 // file, then whether its tensors are those of the contract. A model that an

@@ -1,14 +1,11 @@
 package tflite
 
-import (
-	"fmt"
-	"slices"
-	"unicode/utf8"
-)
+import "fmt"
 
 // Policy says what a model may contain.
 type Policy struct {
-	Custom     []string // names of custom operators that the runtime is known to have
+	Custom     []string // names of custom operators that may be there: the runtime's own, and declared ones
+	Allow      []string // names of the only operators that may be there, custom ones too; nil: all of the runtime's
 	MaxTensors int      // over all subgraphs; 0: no limit beyond the parser's
 }
 
@@ -38,9 +35,11 @@ func (c *checker) add(code, where, format string, args ...any) {
 }
 
 // Check looks for what the runtime would stumble over: indexes out of range,
-// constant data that does not fill its tensor, operators that no runtime of
-// ours has, data outside of the file. It returns at most 32 problems, nil if
-// there are none.
+// constant data that does not fill its tensor or lies inside of the FlatBuffer,
+// tensors that are read before anything wrote them or written where they are
+// constant, subgraphs that call each other in a circle, operators that the runtime
+// does not have in that version or that the policy does not allow, metadata that
+// cannot be read. It returns at most 32 problems, nil if there are none.
 func Check(m *Model, p Policy) []Problem {
 	c := &checker{m: m, policy: p}
 	tensors := 0
@@ -48,10 +47,18 @@ func Check(m *Model, p Policy) []Problem {
 		tensors += len(m.Subgraphs[i].Tensors)
 		c.subgraph(i)
 	}
+	c.circles()
 	if p.MaxTensors > 0 && tensors > p.MaxTensors {
 		c.add("model.tensors", "model", "%d tensors, at most %d are allowed", tensors, p.MaxTensors)
 	}
 	c.signatures()
+	c.buffers()
+	if m.External {
+		c.add("model.external", "model", "it names buffers in other files")
+	}
+	for _, p := range m.Faults {
+		c.add(p.Code, p.Where, "%s", p.Text)
+	}
 	for _, md := range m.Metadata {
 		if int64(md.Buffer) >= int64(len(m.Buffers)) {
 			c.add("metadata.buffer", "metadata "+quote(md.Name), "buffer %d of %d", md.Buffer, len(m.Buffers))
@@ -60,61 +67,7 @@ func Check(m *Model, p Policy) []Problem {
 	return c.problems
 }
 
-func (c *checker) subgraph(i int) {
-	g := &c.m.Subgraphs[i]
-	where := fmt.Sprintf("subgraph %d", i)
-	c.indexes("subgraph.input", where, "input", g, g.Inputs, false)
-	c.indexes("subgraph.output", where, "output", g, g.Outputs, false)
-	for j := range g.Tensors {
-		c.tensor(fmt.Sprintf("%s, tensor %d (%s)", where, j, quote(g.Tensors[j].Name)), &g.Tensors[j])
-		if len(c.problems) >= maxProblems {
-			return
-		}
-	}
-	for j := range g.Operators {
-		c.operator(fmt.Sprintf("%s, operator %d", where, j), g, &g.Operators[j])
-		if len(c.problems) >= maxProblems {
-			return
-		}
-	}
-}
-
-// indexes checks that every index names a tensor of g; -1 is allowed where a
-// tensor may be left out.
-func (c *checker) indexes(code, where, what string, g *Subgraph, list []int32, optional bool) {
-	for _, i := range list {
-		if i == -1 && optional {
-			continue
-		}
-		if i < 0 || int(i) >= len(g.Tensors) {
-			c.add(code, where, "%s tensor %d of %d", what, i, len(g.Tensors))
-			return
-		}
-	}
-}
-
-func (c *checker) operator(where string, g *Subgraph, o *Operator) {
-	if int64(o.OpCode) >= int64(len(c.m.OpCodes)) {
-		c.add("operator.code", where, "code %d of %d", o.OpCode, len(c.m.OpCodes))
-		return
-	}
-	code := c.m.OpCodes[o.OpCode]
-	where += " (" + quote(code.Name()) + ")"
-	c.indexes("operator.tensor", where, "input", g, o.Inputs, true)
-	c.indexes("operator.tensor", where, "output", g, o.Outputs, false)
-	c.indexes("operator.tensor", where, "intermediate", g, o.Intermediates, true)
-	switch {
-	case code.IsCustom() && !slices.Contains(c.policy.Custom, code.Custom):
-		c.add("operator.custom", where, "a custom operator that the runtime does not have")
-	case code.Builtin == opDelegate, code.Builtin < 0, int(code.Builtin) >= len(builtins):
-		c.add("operator.unknown", where, "no operator of schema version 3")
-	}
-	if size := uint64(c.m.Size); o.OptionsOffset > 1 && (o.OptionsSize > size || o.OptionsOffset > size-o.OptionsSize) {
-		c.add("operator.options", where, "options of %d bytes at %d lie outside of the file", o.OptionsSize, o.OptionsOffset)
-	}
-}
-
-func (c *checker) tensor(where string, t *Tensor) {
+func (c *checker) tensor(where string, t *Tensor, tensors int) {
 	if !t.Type.Known() {
 		c.add("tensor.type", where, "%s is not in the schema", t.Type)
 		return
@@ -130,21 +83,49 @@ func (c *checker) tensor(where string, t *Tensor) {
 		c.add("tensor.shape", where, "shape %v is negative or too large", t.Shape)
 		return
 	}
-	c.quant(where, t)
+	c.quant(where, t, tensors)
 	if int64(t.Buffer) >= int64(len(c.m.Buffers)) {
 		c.add("tensor.buffer", where, "buffer %d of %d", t.Buffer, len(c.m.Buffers))
 		return
 	}
+	if t.Sparsity != nil {
+		n, err := t.Sparsity.values(t.Shape)
+		if err != nil {
+			c.add("tensor.sparsity", where, "%v", err)
+			return
+		}
+		elements = n
+	}
 	have := c.m.Buffers[t.Buffer].Size
 	want, fixed := t.Type.Bytes(elements)
-	if have != 0 && fixed && !t.Sparse && have != want {
+	switch {
+	case have == 0 && t.Sparsity != nil && elements > 0:
+		c.add("tensor.sparsity", where, "sparse without data")
+	case have != 0 && fixed && have != want:
 		c.add("tensor.data", where, "%d bytes of data for %s %v, which takes %d", have, t.Type, t.Shape, want)
 	}
 }
 
-func (c *checker) quant(where string, t *Tensor) {
+// buffers checks that data outside of the FlatBuffer does not overlap it.
+func (c *checker) buffers() {
+	for i, b := range c.m.Buffers {
+		if b.Outside && b.Offset < c.m.Flat {
+			c.add("buffer.overlap", fmt.Sprintf("buffer %d", i), "its data at %d lies within the first %d bytes, which are tables", b.Offset, c.m.Flat)
+		}
+	}
+}
+
+func (c *checker) quant(where string, t *Tensor, tensors int) {
 	q := t.Quant
-	if q == nil || q.Details {
+	if q == nil {
+		return
+	}
+	for i, x := range q.Tensors { // the second may be left out
+		if int(x) >= tensors || x < -1 || x == -1 && i == 0 {
+			c.add("tensor.quantization", where, "its scales or zero points are in tensor %d of %d", x, tensors)
+		}
+	}
+	if q.Details {
 		return
 	}
 	if len(q.Zero) != 0 && len(q.Zero) != len(q.Scale) {
@@ -161,47 +142,26 @@ func (c *checker) quant(where string, t *Tensor) {
 	}
 }
 
-func (c *checker) signatures() {
-	seen := map[string]bool{}
-	for _, s := range c.m.Signatures {
-		where := "signature " + quote(s.Key)
-		if seen[s.Key] {
-			c.add("signature.key", where, "there are two of it")
-		}
-		seen[s.Key] = true
-		if int64(s.Subgraph) >= int64(len(c.m.Subgraphs)) {
-			c.add("signature.subgraph", where, "subgraph %d of %d", s.Subgraph, len(c.m.Subgraphs))
-			continue
-		}
-		c.names(where, s, s.Inputs)
-		c.names(where, s, s.Outputs)
-	}
-}
-
-func (c *checker) names(where string, s Signature, list []Named) {
-	seen := map[string]bool{}
-	for _, n := range list {
-		if n.Name == "" || !utf8.ValidString(n.Name) || seen[n.Name] {
-			c.add("signature.name", where, "the name %s is empty, not UTF-8 or used twice", quote(n.Name))
-		}
-		seen[n.Name] = true
-		if c.m.Tensor(s, n) == nil {
-			c.add("signature.tensor", where, "%s names tensor %d, which does not exist", quote(n.Name), n.Tensor)
-		}
-	}
-}
+// maxElements is the largest number of elements of one tensor: kernels count them
+// in 32 bits.
+const maxElements = 1<<31 - 1
 
 // product returns the number of elements; ok is false if a dimension is
-// negative or the product is beyond 2^48.
+// negative or the product, zeros left aside, is beyond maxElements.
 func product(shape []int32) (n int64, ok bool) {
 	n = 1
+	zero := false
 	for _, d := range shape {
 		if d < 0 {
 			return 0, false
 		}
-		if n *= int64(d); n > 1<<48 {
+		zero = zero || d == 0
+		if n *= int64(max(d, 1)); n > maxElements {
 			return 0, false
 		}
+	}
+	if zero {
+		return 0, true
 	}
 	return n, true
 }

@@ -14,6 +14,7 @@ import (
 type reader struct {
 	b      []byte
 	budget int
+	end    int // of the last byte that anything read lies on
 	err    error
 }
 
@@ -36,7 +37,16 @@ func (r *reader) take(at, n int) bool {
 		r.fail("offset %d+%d lies outside of the file of %d bytes", at, n, len(r.b))
 		return false
 	}
+	r.end = max(r.end, at+n)
 	return true
+}
+
+// aligned says whether a position is a multiple of n, as every number's is.
+func (r *reader) aligned(at, n int) bool {
+	if r.err == nil && at%n != 0 {
+		r.fail("offset %d is no multiple of %d", at, n)
+	}
+	return r.err == nil
 }
 
 // spend counts n decoded bytes against the budget.
@@ -103,7 +113,7 @@ type table struct {
 
 func (r *reader) table(pos int) table {
 	t := table{r: r}
-	if !r.spend(16) || !r.take(pos, 4) {
+	if !r.spend(16) || !r.aligned(pos, 4) || !r.take(pos, 4) {
 		return t
 	}
 	vt := int64(pos) - int64(int32(r.u32(pos)))
@@ -112,6 +122,9 @@ func (r *reader) table(pos int) table {
 		return t
 	}
 	vtable := int(vt)
+	if !r.aligned(vtable, 2) {
+		return t
+	}
 	bytes, size := int(r.u16(vtable)), int(r.u16(vtable+2))
 	if bytes < 4 || bytes%2 != 0 || size < 4 {
 		r.fail("table at %d: vtable of %d bytes for %d is malformed", pos, bytes, size)
@@ -134,6 +147,9 @@ func (t table) at(field, n int) int {
 	}
 	if o < 4 || o+n > t.size {
 		t.r.fail("table at %d: field %d lies outside of the table", t.pos, field)
+		return 0
+	}
+	if !t.r.aligned(t.pos+o, n) {
 		return 0
 	}
 	return t.pos + o
@@ -181,16 +197,34 @@ func (t table) vector(field, width int) (pos, n int) {
 	if at == 0 {
 		return 0, 0
 	}
-	v := t.r.follow(at)
-	count := t.r.u32(v)
-	if t.r.err != nil {
+	return t.r.vector(t.r.follow(at), width)
+}
+
+// vector returns the position of the elements and their number.
+func (r *reader) vector(v, width int) (pos, n int) {
+	if !r.aligned(v, 4) {
 		return 0, 0
 	}
-	if uint64(count)*uint64(width) > uint64(len(t.r.b)-v-4) {
-		t.r.fail("vector at %d: %d elements of %d bytes reach outside of the file", v, count, width)
+	count := r.u32(v)
+	if r.err != nil {
+		return 0, 0
+	}
+	if uint64(count)*uint64(width) > uint64(len(r.b)-v-4) {
+		r.fail("vector at %d: %d elements of %d bytes reach outside of the file", v, count, width)
+		return 0, 0
+	}
+	if count > 0 && !r.aligned(v+4, width) || !r.take(v+4, int(count)*width) {
 		return 0, 0
 	}
 	return v + 4, int(count)
+}
+
+// text checks a string: a vector of bytes with a zero behind it.
+func (r *reader) text(v int) {
+	pos, n := r.vector(v, 1)
+	if end := r.u8(pos + n); r.err == nil && end != 0 {
+		r.fail("string at %d does not end with a zero", v)
+	}
 }
 
 // tables returns the tables of a field's vector.
@@ -253,6 +287,22 @@ func (t table) floats(field int) []float32 {
 	list := make([]float32, n)
 	for i := range list {
 		list[i] = math.Float32frombits(t.r.u32(pos + 4*i))
+	}
+	return list
+}
+
+func (t table) strings(field int) []string {
+	pos, n := t.vector(field, 4)
+	if n == 0 || !t.r.spend(20*n) {
+		return nil
+	}
+	var list []string
+	for i := range n {
+		at, size := t.r.vector(t.r.follow(pos+4*i), 1)
+		if !t.r.spend(size) {
+			return nil
+		}
+		list = append(list, string(t.r.b[at:at+size]))
 	}
 	return list
 }

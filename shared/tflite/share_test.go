@@ -27,7 +27,7 @@ func shareTensor(t *testing.T, b []byte, n int) []byte {
 	out := append(append([]byte{}, b...), make([]byte, at-len(b)+4+4*n)...)
 	le.PutUint32(out[field(subgraph, 0):], uint32(at-field(subgraph, 0)))
 	le.PutUint32(out[at:], uint32(n))
-	for len(out)%8 != 0 {
+	for len(out)%8 != vtable%8 {
 		out = append(out, 0)
 	}
 	moved := len(out) + first - vtable

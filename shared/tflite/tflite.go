@@ -1,14 +1,12 @@
 // Package tflite reads .tflite files (FlatBuffer schema version 3) without
-// trusting them: every offset, vector and buffer range is checked against the
-// file, no input makes it panic, and it allocates at most a fixed multiple of
-// the file's size. It reads what a model is (tensors, operators, signatures),
-// not the options of single operators: the runtime verifies those itself when
-// it loads from memory, inside the sandbox.
+// trusting them: Parse checks every offset, vector, string, union and buffer range
+// of the whole schema against the file, no input makes it panic, and it allocates at
+// most a fixed multiple of the file's size. Check then judges what was read: indexes,
+// data, the flow through the graph, and the operators against those of the runtime.
+// What the options of single operators say is left to the runtime, in the sandbox.
 package tflite
 
 import (
-	"archive/zip"
-	"bytes"
 	"errors"
 	"fmt"
 )
@@ -23,7 +21,6 @@ const (
 	maxOpCodes    = 1 << 16
 	maxMetadata   = 1 << 12
 	maxNames      = 1 << 16 // tensors named by one signature
-	maxAppended   = 1 << 12 // files in an appended ZIP
 )
 
 // Version is the schema version that this package reads.
@@ -41,8 +38,13 @@ type Model struct {
 	Buffers     []Buffer
 	Metadata    []Metadata
 	Signatures  []Signature
-	Appended    []string // names of the files in a ZIP behind the model, where label files usually are
-	Size        int64    // bytes of the file
+	Card        *Card     // the embedded metadata; nil: none
+	Runtime     string    // oldest TensorFlow Lite that its converter thinks will do, "2.11.0"; empty: not said
+	External    bool      // it names buffers in other files
+	Appended    []string  // names of the files in a ZIP behind the model, where label files usually are
+	Flat        int64     // bytes of the FlatBuffer; data of large models lies behind it
+	Size        int64     // bytes of the file
+	Faults      []Problem // of data that only Parse sees; Check returns them too
 }
 
 // OpCode is a kind of operator that the model uses.
@@ -70,8 +72,8 @@ type Tensor struct {
 	Buffer         uint32  // index of Model.Buffers; 0: no constant data
 	External       uint32  // id of a buffer in another file; 0: none
 	Variable       bool
-	Sparse         bool
-	Quant          *Quant // nil: not quantized
+	Sparsity       *Sparsity // nil: its data is dense
+	Quant          *Quant    // nil: not quantized
 }
 
 // Quant maps stored to real values: real = scale * (stored - zero).
@@ -79,7 +81,8 @@ type Quant struct {
 	Scale   []float32
 	Zero    []int64
 	Axis    int32
-	Details bool // described by a table of its own (block-wise, custom), not by the fields above
+	Details bool    // described by a table of its own (block-wise, custom), not by the fields above
+	Tensors []int32 // block-wise: those that hold the scales and, unless -1, the zero points
 }
 
 // Operator is one step of a subgraph. An input of -1 is an optional one that
@@ -89,14 +92,17 @@ type Operator struct {
 	Inputs        []int32
 	Outputs       []int32
 	Intermediates []int32
-	OptionsOffset uint64 // custom options outside of the FlatBuffer, from the file's start; 0: none
+	Options       string  // name of the table of its options, "Conv2DOptions"; empty: none
+	Calls         []int32 // indexes of the subgraphs that its options name
+	OptionsOffset uint64  // custom options outside of the FlatBuffer, from the file's start; 0: none
 	OptionsSize   uint64
 }
 
 // Buffer is a range of the file.
 type Buffer struct {
-	Offset int64 // from the file's start
-	Size   int64
+	Offset  int64 // from the file's start
+	Size    int64
+	Outside bool // behind the FlatBuffer, which large models need
 }
 
 // Metadata names a buffer.
@@ -110,9 +116,13 @@ func Parse(b []byte) (*Model, error) {
 	if len(b) < 8 || string(b[4:8]) != "TFL3" {
 		return nil, fmt.Errorf("%w: no identifier TFL3", ErrFormat)
 	}
+	flat, err := verify(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
 	r := newReader(b)
 	root := r.table(r.follow(0))
-	m := &Model{Version: root.uint32(0), Description: root.string(3), Size: int64(len(b))}
+	m := &Model{Version: root.uint32(0), Description: root.string(3), Size: int64(len(b)), Flat: flat}
 	for _, t := range root.tables(1, maxOpCodes) {
 		m.OpCodes = append(m.OpCodes, readOpCode(t))
 	}
@@ -128,6 +138,8 @@ func Parse(b []byte) (*Model, error) {
 	for _, t := range root.tables(7, MaxSignatures) {
 		m.Signatures = append(m.Signatures, readSignature(t))
 	}
+	_, external := root.vector(9, 4)
+	m.External = external > 0
 	if r.err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, r.err)
 	}
@@ -138,7 +150,16 @@ func Parse(b []byte) (*Model, error) {
 		return nil, fmt.Errorf("%w: no subgraph", ErrFormat)
 	}
 	m.Appended = appended(b)
+	m.readMetadata(b)
+	m.checkStrings(b)
 	return m, nil
+}
+
+// verify checks the whole FlatBuffer by the schema and returns where it ends.
+func verify(b []byte) (flat int64, err error) {
+	r := newReader(b)
+	schema().verify(r.table(r.follow(0)), "Model")
+	return int64(r.end), r.err
 }
 
 func readOpCode(t table) OpCode {
@@ -163,7 +184,7 @@ func readBuffer(t table) Buffer {
 		t.r.fail("buffer of %d bytes at %d lies outside of the file", size, offset)
 		return Buffer{}
 	}
-	return Buffer{Offset: int64(offset), Size: int64(size)}
+	return Buffer{Offset: int64(offset), Size: int64(size), Outside: true}
 }
 
 func readSubgraph(t table) Subgraph {
@@ -189,7 +210,9 @@ func readTensor(t table) Tensor {
 		Shape: t.int32s(0), ShapeSignature: t.int32s(7),
 		Buffer: t.uint32(2), External: t.uint32(10), Variable: t.bool(5),
 	}
-	_, x.Sparse = t.child(6)
+	if c, ok := t.child(6); ok {
+		x.Sparsity = readSparsity(c)
+	}
 	if q, ok := t.child(4); ok {
 		x.Quant = readQuant(q)
 	}
@@ -198,22 +221,54 @@ func readTensor(t table) Tensor {
 
 // readQuant returns nil for a table that holds only the ranges seen in training.
 func readQuant(t table) *Quant {
-	_, details := t.child(5)
-	q := &Quant{Scale: t.floats(2), Zero: t.int64s(3), Axis: t.int32(6), Details: details}
-	if len(q.Scale) == 0 && !details {
+	q := &Quant{Scale: t.floats(2), Zero: t.int64s(3), Axis: t.int32(6)}
+	if details, ok := t.child(5); ok {
+		q.Details = true
+		switch schema().member(t, 5, "QuantizationDetails") {
+		case "BlockwiseQuantization", "MultiAxisQuantization":
+			q.Tensors = []int32{details.int32(0), details.int32(1)}
+		}
+	}
+	if len(q.Scale) == 0 && !q.Details {
 		return nil
 	}
 	return q
 }
 
 func readOperator(t table) Operator {
-	t.child(4) // builtin options: only their table is checked
-	t.child(12)
-	t.vector(5, 1)
-	return Operator{
+	o := Operator{
 		OpCode: t.uint32(0), Inputs: t.int32s(1), Outputs: t.int32s(2), Intermediates: t.int32s(8),
 		OptionsOffset: t.uint64(9), OptionsSize: t.uint64(10),
 	}
+	for _, u := range []struct {
+		field int
+		union string
+	}{{4, "BuiltinOptions"}, {12, "BuiltinOptions2"}} {
+		c, ok := t.child(u.field)
+		if name := schema().member(t, u.field, u.union); ok && name != "" {
+			o.Options, o.Calls = name, readCalls(c, name)
+		}
+	}
+	return o
+}
+
+// calls says which fields of an operator's options name subgraphs.
+var calls = map[string][]int{
+	"CallOptions": {0}, "CallOnceOptions": {0}, "IfOptions": {0, 1}, "WhileOptions": {0, 1}, "StableHLOCompositeOptions": {1},
+	"StablehloWhileOptions": {0, 1}, "StablehloReduceOptions": {1}, "StablehloReduceWindowOptions": {5}, "StablehloSortOptions": {2},
+	"StablehloScatterOptions": {6}, "StablehloCaseOptions": {0}, "StablehloCustomCallOptions": {4},
+}
+
+func readCalls(t table, name string) []int32 {
+	var list []int32
+	for _, i := range calls[name] {
+		if schema().tables[name][i].vector {
+			list = append(list, t.int32s(i)...)
+		} else {
+			list = append(list, t.int32(i))
+		}
+	}
+	return list
 }
 
 func readSignature(t table) Signature {
@@ -226,17 +281,4 @@ func readNames(t table, field int) []Named {
 		list = append(list, Named{Name: c.string(0), Tensor: c.uint32(1)})
 	}
 	return list
-}
-
-// appended lists the files of a ZIP behind the model; nil if there is none.
-func appended(b []byte) []string {
-	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
-	if err != nil || len(z.File) > maxAppended {
-		return nil
-	}
-	var names []string
-	for _, f := range z.File {
-		names = append(names, f.Name)
-	}
-	return names
 }

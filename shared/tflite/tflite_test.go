@@ -22,13 +22,14 @@ import (
 func rich() *Model {
 	m := tflitetest.Classifier(3)
 	m.Description = "a test"
-	m.OpCodes = append(m.OpCodes, OpCode{Builtin: 32, Custom: "Mfcc", Version: 2}, OpCode{Builtin: 203, Version: 1})
+	m.OpCodes = append(m.OpCodes, OpCode{Builtin: 32, Custom: "Mfcc", Version: 2}, OpCode{Builtin: 132, Version: 1})
 	m.Buffers = append(m.Buffers, Buffer{Size: 3}, Buffer{Size: 24})
 	g := &m.Subgraphs[0]
 	g.Tensors = append(g.Tensors,
 		Tensor{Name: "w", Type: Int8, Shape: []int32{3, 1}, Buffer: 1, Quant: &Quant{Scale: []float32{0.5, 0.25, 1}, Zero: []int64{-1, 0, 127}}},
-		Tensor{Name: "free", Type: Int64, Shape: []int32{1}, ShapeSignature: []int32{-1}})
-	g.Operators = append(g.Operators, Operator{OpCode: 2, Inputs: []int32{0, -1}, Outputs: []int32{1}, Intermediates: []int32{3}})
+		Tensor{Name: "free", Type: Int64, Shape: []int32{1}, ShapeSignature: []int32{-1}},
+		Tensor{Name: "more", Type: Float32, Shape: []int32{1, 3}})
+	g.Operators = append(g.Operators, Operator{OpCode: 2, Inputs: []int32{0, 2, -1}, Outputs: []int32{4}, Intermediates: []int32{3}})
 	m.Metadata = []Metadata{{Name: "min_runtime_version", Buffer: 2}}
 	return m
 }
@@ -49,7 +50,7 @@ func TestParse(t *testing.T) {
 		}
 		got.Buffers[i].Offset = 0
 	}
-	want.Size = got.Size
+	want.Size, want.Flat = got.Size, got.Size
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -83,7 +84,7 @@ func TestNotAModel(t *testing.T) {
 	empty := tflitetest.Classifier(1)
 	empty.Subgraphs = nil
 	outside := tflitetest.Classifier(1)
-	outside.Buffers = append(outside.Buffers, Buffer{Offset: 1 << 40, Size: 4})
+	outside.Buffers = append(outside.Buffers, Buffer{Offset: 1 << 40, Size: 4, Outside: true})
 	// The vtable of the root says that the table ends before its fields.
 	narrow := tflitetest.Marshal(tflitetest.Classifier(1))
 	root := binary.LittleEndian.Uint32(narrow)
@@ -114,13 +115,34 @@ func TestCheck(t *testing.T) {
 		{"operator.tensor", func(m *Model) { m.Subgraphs[0].Operators[0].Inputs[0] = 99 }},
 		{"operator.tensor", func(m *Model) { m.Subgraphs[0].Operators[0].Outputs[0] = -1 }},
 		{"operator.tensor", func(m *Model) { m.Subgraphs[0].Operators[0].Inputs[0] = -2 }},
-		{"operator.tensor", func(m *Model) { m.Subgraphs[0].Operators[1].Intermediates[0] = 4 }},
+		{"operator.tensor", func(m *Model) { m.Subgraphs[0].Operators[1].Intermediates[0] = 5 }},
 		{"operator.code", func(m *Model) { m.Subgraphs[0].Operators[0].OpCode = 3 }},
+		{"operator.tensor", func(m *Model) { m.Subgraphs[0].Operators[1].Inputs[1] = -1 }},
+		{"operator.order", func(m *Model) { m.Subgraphs[0].Operators[0].Inputs[0] = 3 }},
+		{"operator.order", func(m *Model) { m.Subgraphs[0].Operators[0].Inputs[0] = 4 }},
+		{"operator.output", func(m *Model) { m.Subgraphs[0].Operators[0].Outputs[0] = 2 }},
+		{"operator.output", func(m *Model) { m.Subgraphs[0].Operators[0].Outputs[0] = 0 }},
+		{"operator.output", func(m *Model) { m.Subgraphs[0].Operators[1].Outputs[0] = 1 }},
+		{"operator.version", func(m *Model) { m.OpCodes[0].Version = 5 }},
+		{"operator.version", func(m *Model) { m.OpCodes[0].Version = 0 }},
+		{"operator.version", func(m *Model) { m.OpCodes[0] = OpCode{Builtin: 130, Version: 1} }},
+		{"operator.unknown", func(m *Model) { m.OpCodes[0].Builtin = 29 }}, // of the schema only
+		{"operator.custom", func(m *Model) { m.OpCodes[0] = OpCode{Builtin: 32, Custom: "FlexErf", Version: 1} }},
+		{"operator.subgraph", func(m *Model) { call(m, 1) }},
+		{"operator.subgraph", func(m *Model) { call(m, -1) }},
+		{"subgraph.circle", func(m *Model) { call(m, 0) }},
+		{"subgraph.output", func(m *Model) { m.Subgraphs[0].Outputs[0] = 3 }},
+		{"buffer.overlap", func(m *Model) { m.Buffers = append(m.Buffers, Buffer{Offset: 16, Size: 4, Outside: true}) }},
+		{"operator.options", func(m *Model) { o := &m.Subgraphs[0].Operators[0]; o.OptionsOffset, o.OptionsSize = 8, 8 }},
+		{"signature.tensor", func(m *Model) { m.Signatures[0].Outputs[0].Tensor = 2 }},
+		{"signature.name", func(m *Model) { m.Signatures[0].Outputs[0].Name = "a\x00b" }},
+		{"tensor.shape", func(m *Model) { m.Subgraphs[0].Tensors[1].Shape = []int32{1 << 16, 1 << 15} }},
+		{"metadata.malformed", func(m *Model) { m.Metadata[0].Name = "TFLITE_METADATA" }},
 		{"operator.custom", func(m *Model) { m.Subgraphs[0].Operators[0].OpCode = 1 }},
 		{"operator.unknown", func(m *Model) { m.OpCodes[0].Builtin = 51 }},
 		{"operator.unknown", func(m *Model) { m.OpCodes[0].Builtin = 4000 }},
 		{"operator.options", func(m *Model) { o := &m.Subgraphs[0].Operators[0]; o.OptionsOffset, o.OptionsSize = 1<<63, 1<<63 }},
-		{"subgraph.input", func(m *Model) { m.Subgraphs[0].Inputs[0] = 4 }},
+		{"subgraph.input", func(m *Model) { m.Subgraphs[0].Inputs[0] = 5 }},
 		{"subgraph.output", func(m *Model) { m.Subgraphs[0].Outputs[0] = -1 }},
 		{"tensor.type", func(m *Model) { m.Subgraphs[0].Tensors[0].Type = 23 }},
 		{"tensor.type", func(m *Model) { m.Subgraphs[0].Tensors[0].Type = -1 }},
@@ -155,6 +177,55 @@ func TestCheck(t *testing.T) {
 		problems := Check(got, Policy{MaxTensors: 8})
 		if len(problems) == 0 || problems[0].Code != c.code {
 			t.Errorf("%s: found %v", c.code, problems)
+		}
+	}
+}
+
+// call makes the first operator call a subgraph.
+func call(m *Model, n int32) {
+	m.Subgraphs[0].Operators[0].Options, m.Subgraphs[0].Operators[0].Calls = "IfOptions", []int32{n, n}
+}
+
+// An operator of the runtime that is not on the list of allowed ones is refused, and
+// so is one that calls itself by way of another.
+func TestPolicy(t *testing.T) {
+	m := rich()
+	if p := Check(m, Policy{Custom: []string{"Mfcc"}, Allow: []string{"CONV_3D"}}); len(p) != 1 || p[0].Code != "operator.allowed" {
+		t.Errorf("found %v", p)
+	}
+	m.Subgraphs = append(m.Subgraphs, m.Subgraphs[0])
+	m.Subgraphs[1].Operators = slices.Clone(m.Subgraphs[1].Operators)
+	call(m, 1)
+	if p := Check(m, Policy{}); p != nil {
+		t.Errorf("one call: %v", p)
+	}
+	m.Subgraphs[1].Operators[0].Calls = []int32{1, 0}
+	if p := Check(m, Policy{}); len(p) != 1 || p[0].Code != "subgraph.circle" {
+		t.Errorf("two that call each other: %v", p)
+	}
+}
+
+// The data of constant strings is a table of offsets that the runtime follows.
+func TestStrings(t *testing.T) {
+	for text, want := range map[string]bool{
+		"\x02\x00\x00\x00\x10\x00\x00\x00\x11\x00\x00\x00\x12\x00\x00\x00ab": true,
+		"\x02\x00\x00\x00\x10\x00\x00\x00\x13\x00\x00\x00\x12\x00\x00\x00ab": false, // falls
+		"\x02\x00\x00\x00\x10\x00\x00\x00\x11\x00\x00\x00\x13\x00\x00\x00ab": false, // beyond the end
+		"\x02\x00\x00\x00\x0f\x00\x00\x00\x11\x00\x00\x00\x12\x00\x00\x00ab": false, // within the table
+		"\x03\x00\x00\x00\x10\x00\x00\x00\x11\x00\x00\x00\x12\x00\x00\x00ab": false, // one too many
+		"\xff\xff\xff\x7f\x10\x00\x00\x00\x11\x00\x00\x00\x12\x00\x00\x00ab": false,
+		"\x02\x00": false,
+	} {
+		m := rich()
+		m.Subgraphs[0].Tensors = append(m.Subgraphs[0].Tensors, Tensor{Name: "s", Type: String, Shape: []int32{2}, Buffer: 1})
+		m.Subgraphs[0].Tensors[2].Buffer = 0
+		m.Subgraphs[0].Tensors[2].Variable = true
+		got, err := Parse(tflitetest.MarshalData(m, map[int][]byte{1: []byte(text)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok := len(got.Faults) == 0; ok != want {
+			t.Errorf("%q: %v", text, got.Faults)
 		}
 	}
 }
@@ -253,6 +324,7 @@ func FuzzParse(f *testing.F) {
 			f.Add(b)
 		}
 	}
+	f.Add(withCard(f, tflitetest.MarshalCard(card), map[string]string{"labels.txt": "one\ntwo"}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Parse(b)
 		if err != nil {
@@ -260,6 +332,13 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, p := range Check(m, Policy{}) {
 			_ = p.String()
+		}
+		if m.Card != nil {
+			m.Card.Notes(m)
+			m.Card.LabelFiles(0)
+		}
+		for _, name := range m.Appended {
+			ReadAppended(b, name)
 		}
 		s, _ := m.Signature("")
 		for _, n := range slices.Concat(s.Inputs, s.Outputs) {

@@ -37,11 +37,12 @@ func Classifier(n int32) *tflite.Model {
 }
 
 // Marshal writes a model as it stands, right or wrong. Buffers are written by
-// their size, filled with zeros; one with an Offset is written as a reference to
-// data outside of the FlatBuffer.
-func Marshal(m *tflite.Model) []byte {
-	w := &writer{b: make([]byte, 8, 4096)}
-	copy(w.b[4:], "TFL3")
+// their size, filled with zeros; one that is Outside is written as a reference to data
+// that is not there.
+func Marshal(m *tflite.Model) []byte { return MarshalData(m, nil) }
+
+// MarshalData writes a model whose buffers of those indexes hold the data.
+func MarshalData(m *tflite.Model, data map[int][]byte) []byte {
 	var codes, graphs, buffers, metadata, signatures []ref
 	for _, c := range m.OpCodes {
 		codes = append(codes, opCode(c))
@@ -49,7 +50,11 @@ func Marshal(m *tflite.Model) []byte {
 	for i := range m.Subgraphs {
 		graphs = append(graphs, subgraph(&m.Subgraphs[i]))
 	}
-	for _, x := range m.Buffers {
+	for i, x := range m.Buffers {
+		if b := data[i]; b != nil {
+			buffers = append(buffers, table(bytes(0, 16, b)))
+			continue
+		}
 		buffers = append(buffers, buffer(x))
 	}
 	for _, x := range m.Metadata {
@@ -58,10 +63,21 @@ func Marshal(m *tflite.Model) []byte {
 	for _, s := range m.Signatures {
 		signatures = append(signatures, table(names(0, s.Inputs), names(1, s.Outputs), text(2, s.Key), scalar(4, 4, uint64(s.Subgraph))))
 	}
-	root := table(scalar(0, 4, uint64(m.Version)), refs(1, codes), refs(2, graphs), text(3, m.Description),
-		refs(4, buffers), refs(6, metadata), refs(7, signatures))(w)
-	binary.LittleEndian.PutUint32(w.b, uint32(root))
+	return finish("TFL3", table(scalar(0, 4, uint64(m.Version)), refs(1, codes), refs(2, graphs), text(3, m.Description),
+		refs(4, buffers), refs(6, metadata), refs(7, signatures)))
+}
+
+// finish writes a whole FlatBuffer.
+func finish(id string, root ref) []byte {
+	w := &writer{b: make([]byte, 8, 4096)}
+	copy(w.b[4:], id)
+	at := root(w)
+	binary.LittleEndian.PutUint32(w.b, uint32(at))
 	return w.b
+}
+
+func bytes(n, align int, b []byte) field {
+	return field{n, 4, 0, func(w *writer) int { return w.vector(align, len(b), b) }}
 }
 
 func opCode(c tflite.OpCode) ref {
@@ -69,13 +85,13 @@ func opCode(c tflite.OpCode) ref {
 }
 
 func buffer(x tflite.Buffer) ref {
-	if x.Offset > 0 {
+	if x.Outside {
 		return table(scalar(1, 8, uint64(x.Offset)), scalar(2, 8, uint64(x.Size)))
 	}
 	if x.Size == 0 {
 		return table()
 	}
-	return table(field{0, 4, 0, func(w *writer) int { return w.vector(16, int(x.Size), make([]byte, x.Size)) }})
+	return table(bytes(0, 16, make([]byte, x.Size)))
 }
 
 func subgraph(g *tflite.Subgraph) ref {
@@ -84,15 +100,26 @@ func subgraph(g *tflite.Subgraph) ref {
 		tensors = append(tensors, tensor(&g.Tensors[i]))
 	}
 	for _, o := range g.Operators {
-		operators = append(operators, table(scalar(0, 4, uint64(o.OpCode)), ints(1, o.Inputs), ints(2, o.Outputs), ints(8, o.Intermediates),
-			scalar(9, 8, o.OptionsOffset), scalar(10, 8, o.OptionsSize)))
+		fields := []field{scalar(0, 4, uint64(o.OpCode)), ints(1, o.Inputs), ints(2, o.Outputs), ints(8, o.Intermediates),
+			scalar(9, 8, o.OptionsOffset), scalar(10, 8, o.OptionsSize)}
+		if kind := calling[o.Options]; kind != 0 {
+			var numbers []field
+			for i, c := range o.Calls {
+				numbers = append(numbers, scalar(i, 4, uint64(uint32(c))))
+			}
+			fields = append(fields, scalar(3, 1, kind), field{4, 4, 0, table(numbers...)})
+		}
+		operators = append(operators, table(fields...))
 	}
 	return table(refs(0, tensors), ints(1, g.Inputs), ints(2, g.Outputs), refs(3, operators), text(4, g.Name))
 }
 
+// calling are the options that name subgraphs, with their number in the schema's union.
+var calling = map[string]uint64{"IfOptions": 92, "WhileOptions": 93, "CallOnceOptions": 103}
+
 func tensor(t *tflite.Tensor) ref {
 	fields := []field{ints(0, t.Shape), scalar(1, 1, uint64(uint8(t.Type))), scalar(2, 4, uint64(t.Buffer)), text(3, t.Name),
-		ints(7, t.ShapeSignature), scalar(10, 4, uint64(t.External))}
+		ints(7, t.ShapeSignature), scalar(10, 4, uint64(t.External)), scalar(5, 1, flag(t.Variable))}
 	if q := t.Quant; q != nil {
 		var scales, zeros []byte
 		for _, s := range q.Scale {
@@ -225,4 +252,11 @@ func (w *writer) table(fields []field) int {
 		}
 	}
 	return at
+}
+
+func flag(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
 }
