@@ -8,6 +8,7 @@ const (
 	AlarmResignDirector = "director.resign"  // the wishes of devices cannot be signed anew; subject: director
 	AlarmExpires        = "metadata.expires" // what people sign offline ends soon; subject: "catalog root", "production", …
 	AlarmServerKeys     = "server.keys"      // the server would not start again; subject: the directory
+	AlarmRecoveredKey   = "device.recovered" // a key was believed that a restore had forgotten; subject: the device
 	AlarmAhead          = "catalog.ahead"    // devices hold what this server lost; subject: repository and role
 )
 

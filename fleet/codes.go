@@ -34,6 +34,11 @@ var (
 	ErrTokenUnknown     = &Error{"token.unknown", "the enrolment token is not known here", "make one with 'dunlin device token'", 401}
 	ErrTokenExpired     = &Error{"token.expired", "the enrolment token has expired", "make one with 'dunlin device token'", 401}
 	ErrTokenSpent       = &Error{"token.spent", "the enrolment token has been used as often as it allows", "make one with 'dunlin device token'", 401}
+	ErrTokenCA          = &Error{"token.ca", "the enrolment token names a CA that has been retired", "make another one with 'dunlin device token'", 401}
+	ErrCAState          = &Error{"ca.state", "the CAs do not allow this now", "look at them with 'dunlin-fleet ca status'", 409}
+	ErrCADevices        = &Error{"ca.devices", "devices have not followed yet", "wait until they were online, see 'dunlin-fleet ca status', or pass --force and give them up", 409}
+	ErrNameState        = &Error{"name.state", "the name cannot be used", "look at the names with 'dunlin-fleet name status'", 422}
+	ErrNameDevices      = &Error{"name.devices", "devices have not used the new name yet", "wait until they did, see 'dunlin-fleet name status', or pass --force and give them up", 409}
 	ErrAlarmUnknown     = &Error{"alarm.unknown", "there is no such alarm", "list alarms with 'dunlin alarms'", 404}
 	ErrAccessUnknown    = &Error{"access.unknown", "no such API token", "list API tokens with 'GET /v1/access'", 404}
 	ErrModelUnknown     = &Error{"model.unknown", "no such model", "list models with 'dunlin model list'", 404}

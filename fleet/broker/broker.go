@@ -67,6 +67,8 @@ type Config struct {
 	Dir  string // scratch of nats-server; stays empty
 	Cert tls.Certificate
 	CAs  *x509.CertPool
+	// TLS is what stands in for Cert and CAs at each handshake; nil: they stay.
+	TLS func() (*tls.Certificate, *x509.CertPool)
 	// Admit refuses a certificate that was issued and is not to be let in.
 	Admit func(*x509.Certificate) error
 	// Came is told that a device has proven to hold its certificate's key, before
@@ -193,14 +195,27 @@ func (b *Broker) options() (*server.Options, error) {
 		MaxSubs: 8, MaxSubTokens: 16, MaxConn: 19000, AuthTimeout: 5,
 		MQTT: server.MQTTOpts{
 			Host: host, Port: n, TLSTimeout: 5, AuthTimeout: 5, ConsumerMemoryStorage: true, MaxAckPending: 16,
-			TLSConfig: &tls.Config{
-				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{b.c.Cert},
-				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: b.c.CAs, VerifyConnection: b.verify,
-			},
+			TLSConfig: b.tls(),
 		},
 	}
 	// These two have no Go fields.
 	return o, o.ProcessConfigString("mqtt { reject_qos2_publish: true, downgrade_qos2_subscribe: true }")
+}
+
+func (b *Broker) tls() *tls.Config {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{b.c.Cert},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: b.c.CAs, VerifyConnection: b.verify,
+	}
+	if b.c.TLS != nil {
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			cert, cas := b.c.TLS()
+			now := c.Clone()
+			now.Certificates, now.ClientCAs, now.GetConfigForClient = []tls.Certificate{*cert}, cas, nil
+			return now, nil
+		}
+	}
+	return c
 }
 
 // verify refuses a connection before MQTT begins.

@@ -40,9 +40,10 @@ func NewCA(name string, now time.Time) (*CA, error) {
 		return nil, err
 	}
 	t := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "Dunlin fleet CA of " + name},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: fmt.Sprintf("Dunlin fleet CA of %s (%.8s)", name, serial.Text(16))},
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(CALife),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		// One below it: the CA after it, see Standing.Server.
+		IsCA: true, BasicConstraintsValid: true, MaxPathLen: 1,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)

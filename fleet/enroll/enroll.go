@@ -3,7 +3,6 @@
 package enroll
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,7 +12,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -35,14 +33,14 @@ type Store interface {
 	Roots(ctx context.Context, repo string) ([][]byte, error)
 	Device(ctx context.Context, id string) (*fleet.Device, error)
 	Renewals
+	Signposts
 }
 
 // Service enrols devices.
 type Service struct {
-	CA    *CA
-	Store Store
-	// Server and MQTT are the addresses that devices are told.
-	Server, MQTT string
+	// Standing is what the server is known by now.
+	Standing func() *Standing
+	Store    Store
 	// Life of a device's certificate; 0: DeviceLife.
 	Life time.Duration
 	Now  func() time.Time
@@ -88,7 +86,8 @@ func (s *Service) NewToken(ctx context.Context, r TokenRequest, actor string) (*
 	if err := s.Store.CreateEnrolToken(ctx, t, a); err != nil {
 		return nil, "", err
 	}
-	text := &wire.EnrolToken{Server: s.Server, ID: t.ID, Secret: secret, CA: s.CA.Fingerprint(), CatalogRoot: catalog, DirectorRoot: director, Channel: t.Channel}
+	st := s.Standing()
+	text := &wire.EnrolToken{Server: st.Addresses[0].Server, ID: t.ID, Secret: secret, CA: st.CAs[0].Fingerprint(), CatalogRoot: catalog, DirectorRoot: director, Channel: t.Channel}
 	return t, text.String(), nil
 }
 
@@ -123,7 +122,14 @@ func (s *Service) Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolR
 	if !wire.ValidDevice(id) {
 		return nil, fleet.ErrBadRequest.With("device id %q: 1 to 64 of a-z, 0-9 and - wanted", id)
 	}
-	cert, serial, err := s.CA.deviceFor(s.life(), id, key, now)
+	st := s.Standing()
+	ca := st.CAs[0]
+	if len(r.CA) > 0 {
+		if ca = st.by(r.CA); ca == nil {
+			return nil, fleet.ErrTokenCA
+		}
+	}
+	cert, serial, err := ca.deviceFor(s.life(), id, key, now)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +138,7 @@ func (s *Service) Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolR
 	if err != nil {
 		return nil, err
 	}
-	reply := &wire.EnrolReply{Device: d.ID, Channel: d.Channel, Certificate: cert, CA: s.CA.Cert(), MQTT: s.MQTT}
+	reply := &wire.EnrolReply{Device: d.ID, Channel: d.Channel, Certificate: cert, CA: ca.Cert(), MQTT: st.Addresses[0].MQTT}
 	if reply.CatalogRoots, err = s.Store.Roots(ctx, wire.RepoCatalog); err != nil {
 		return nil, err
 	}
@@ -174,8 +180,8 @@ func defaultID(spki []byte) string {
 }
 
 // Admit says whether a device with this certificate may have a session now: its
-// key is the device's key or its next one, and the identity is not revoked. Chain
-// and dates were checked by TLS.
+// key is the device's key or its next one, or one that a restore may have
+// forgotten, and the identity is not revoked. Chain and dates were checked by TLS.
 func (s *Service) Admit(ctx context.Context, c *x509.Certificate) error {
 	d, err := s.Store.Device(ctx, c.Subject.CommonName)
 	if err != nil {
@@ -184,9 +190,12 @@ func (s *Service) Admit(ctx context.Context, c *x509.Certificate) error {
 	if d.Status != fleet.DeviceActive {
 		return fleet.ErrDeviceRevoked
 	}
-	pub, err := x509.MarshalPKIXPublicKey(c.PublicKey)
-	if err != nil || !slices.ContainsFunc(d.Keys(), func(k []byte) bool { return bytes.Equal(k, pub) }) {
-		return fleet.ErrDeviceRevoked.With("the certificate is not the device's own")
+	if holds(d, c) {
+		return nil
 	}
-	return nil
+	known, err := s.forgotten(ctx, d, c)
+	if err == nil && known == nil {
+		err = fleet.ErrDeviceRevoked.With("the certificate is not the device's own")
+	}
+	return err
 }

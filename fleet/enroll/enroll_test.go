@@ -32,6 +32,8 @@ type rig struct {
 	*enroll.Service
 	db  *sqlite.DB
 	now time.Time
+
+	standing *enroll.Standing
 }
 
 func newRig(t *testing.T) *rig {
@@ -46,7 +48,8 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{db: db, now: start}
-	r.Service = &enroll.Service{CA: ca, Store: db, Server: "https://fleet.example:8443", MQTT: "fleet.example:8883", Now: func() time.Time { return r.now }}
+	r.standing = &enroll.Standing{CAs: []*enroll.CA{ca}, Addresses: []wire.Address{{Server: "https://fleet.example:8443", MQTT: "fleet.example:8883"}}}
+	r.Service = &enroll.Service{Standing: func() *enroll.Standing { return r.standing }, Store: db, Now: func() time.Time { return r.now }}
 	return r
 }
 
@@ -281,7 +284,7 @@ func TestAdmit(t *testing.T) {
 	}
 	own := certificate(t, reply.Certificate)
 	issue := func(id string, k *ecdsa.PrivateKey) *x509.Certificate {
-		b, _, err := r.CA.Device(id, &k.PublicKey, r.now)
+		b, _, err := r.standing.CAs[0].Device(id, &k.PublicKey, r.now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,7 @@ func (s *Service) Renew(ctx context.Context, r *wire.RenewRequest) (*wire.RenewR
 		}
 		return nil, fleet.ErrRenewPending.With("the certificate of %s expired more than %d days ago: an operator has to accept the renewal", d.ID, fleet.RenewLate/(24*time.Hour))
 	}
-	if err := s.certify(put, d.ID, next, now); err != nil {
+	if err := s.certify(ctx, put, d.ID, next, now); err != nil {
 		return nil, err
 	}
 	a := s.audit("device:"+d.ID, "device.renew", d.ID, "certificate "+put.Serial)
@@ -131,9 +131,13 @@ func (s *Service) late(ctx context.Context, d *fleet.Device, r *wire.RenewReques
 	return now.After(c.NotAfter.Add(fleet.RenewLate)), nil
 }
 
-// certify issues the certificate of a renewal.
-func (s *Service) certify(r *fleet.Renewal, device string, key *ecdsa.PublicKey, now time.Time) (err error) {
-	r.Certificate, r.Serial, err = s.CA.deviceFor(s.life(), device, key, now)
+// certify issues the certificate of a renewal, by a CA that the device knows.
+func (s *Service) certify(ctx context.Context, r *fleet.Renewal, device string, key *ecdsa.PublicKey, now time.Time) error {
+	ca, err := s.known(ctx, device)
+	if err != nil {
+		return err
+	}
+	r.Certificate, r.Serial, err = ca.deviceFor(s.life(), device, key, now)
 	r.Expires = now.Add(s.life())
 	return err
 }
@@ -161,7 +165,7 @@ func (s *Service) Accept(ctx context.Context, device, fingerprint, actor string)
 	}
 	now := s.Now()
 	r := &fleet.Renewal{PublicKey: d.Renewal.PublicKey, Asked: d.Renewal.Asked}
-	if err := s.certify(r, device, key, now); err != nil {
+	if err := s.certify(ctx, r, device, key, now); err != nil {
 		return err
 	}
 	return s.Store.PutRenewal(ctx, device, d.PublicKey, r, s.audit(actor, "device.accept", device, "renewal, key "+fleet.Fingerprint(r.PublicKey)))

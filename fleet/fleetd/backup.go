@@ -30,7 +30,7 @@ func Backup(ctx context.Context, dir, out string, passphrase []byte, now time.Ti
 	if err != nil {
 		return nil, err
 	}
-	if _, err := loadKeys(dir, c.Name, now); err != nil {
+	if _, err := loadKeys(dir, c.names(), now); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(dir, databaseFile)); err != nil {

@@ -23,6 +23,8 @@ type Config struct {
 	Dir string `yaml:"-"`
 	// Name is the host name that devices and people use.
 	Name string `yaml:"name"`
+	// FormerNames are host names that devices may still use; see 'dunlin-fleet name'.
+	FormerNames []string `yaml:"former_names,omitempty"`
 	// API and MQTT are addresses to listen at.
 	API  string `yaml:"api"`
 	MQTT string `yaml:"mqtt"`
@@ -66,6 +68,8 @@ func LoadConfig(dir string) (Config, error) {
 	switch {
 	case c.Name == "":
 		return c, fleet.ErrServerConfig.With("%s: name: the host name is missing", configFile)
+	case len(c.FormerNames) > maxFormerNames:
+		return c, fleet.ErrServerConfig.With("%s: former_names: at most %d", configFile, maxFormerNames)
 	case c.Heartbeat < time.Second || c.Heartbeat > 24*time.Hour:
 		return c, fleet.ErrServerConfig.With("%s: heartbeat %v: 1s to 24h wanted", configFile, c.Heartbeat)
 	case c.DeviceLife < time.Second || c.DeviceLife > 366*24*time.Hour:

@@ -58,6 +58,7 @@ type server struct {
 	told      chan struct{} // the outbox has something
 	alarms    *alarm.Board
 	ahead     ahead
+	faces     faces
 }
 
 // Run serves until ctx ends. Ready is called once both addresses are open.
@@ -79,14 +80,16 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addresses) 
 	if err := s.startBroker(); err != nil {
 		return err
 	}
-	s.enrol.Server = "https://" + net.JoinHostPort(c.Name, port(api.Addr().String()))
-	s.enrol.MQTT = net.JoinHostPort(c.Name, port(s.broker.Addr()))
+	if err := s.listens(port(api.Addr().String()), port(s.broker.Addr())); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.broker.Run(ctx) })
 	g.Go(func() error { return s.loop.Run(ctx) })
 	g.Go(func() error { return s.tell(ctx) })
 	g.Go(func() error { return s.upkeep().Run(ctx) })
 	g.Go(func() error { return s.serveAPI(ctx, api) })
+	g.Go(func() error { return s.watchFace(ctx) })
 	g.Go(func() error {
 		log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", fleet.Version)
 		return ready(Addresses{API: loopback(api.Addr().String()), MQTT: loopback(s.broker.Addr()), PID: os.Getpid()})
@@ -116,7 +119,7 @@ func loopback(addr string) string {
 // open builds the services over what the directory holds.
 func (s *server) open(ctx context.Context) error {
 	var err error
-	if s.keys, err = loadKeys(s.c.Dir, s.c.Name, time.Now()); err != nil {
+	if s.keys, err = loadKeys(s.c.Dir, s.c.names(), time.Now()); err != nil {
 		return err
 	}
 	if s.blobs, err = blob.Open(filepath.Join(s.c.Dir, "blobs")); err != nil {
@@ -132,10 +135,10 @@ func (s *server) open(ctx context.Context) error {
 	s.alarms = &alarm.Board{Store: s.db, Now: time.Now, Log: s.log}
 	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Now: time.Now, Log: s.log}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
-	s.enrol = &enroll.Service{CA: s.keys.ca, Store: s.db, Life: s.c.DeviceLife, Now: time.Now}
+	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
-	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Came: s.came, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
 	return nil
 }
 
@@ -154,7 +157,7 @@ func (s *server) startBroker() error {
 		return err
 	}
 	s.broker, err = broker.Start(broker.Config{
-		Addr: s.c.MQTT, Dir: scratch, Cert: s.keys.server, CAs: s.keys.ca.Pool(),
+		Addr: s.c.MQTT, Dir: scratch, Cert: s.keys.server, TLS: s.tls,
 		Admit: func(c *x509.Certificate) error {
 			ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
 			defer cancel()
@@ -163,7 +166,7 @@ func (s *server) startBroker() error {
 		Came: func(c *x509.Certificate) error {
 			ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
 			defer cancel()
-			return s.came(ctx, c.Subject.CommonName, c.RawSubjectPublicKeyInfo)
+			return s.came(ctx, c)
 		},
 		Devices: s.telemetry, Metadata: s, Blobs: s, Log: s.log,
 	})
@@ -173,8 +176,8 @@ func (s *server) startBroker() error {
 	return nil
 }
 
-// came takes in that a device holds a key. Sessions of the key before end.
-func (s *server) came(ctx context.Context, device string, spki []byte) error {
+// cameNext takes in that a device holds a key. Sessions of the key before end.
+func (s *server) cameNext(ctx context.Context, device string, spki []byte) error {
 	replaced, err := s.enrol.Came(ctx, device, spki)
 	if replaced {
 		s.log.Info("identity renewed", "device", device, "sessions_ended", s.broker.Kick(device))
@@ -188,7 +191,7 @@ const graceTime = 3 * time.Second
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
 		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
-		OnlineKeys: s.keys.online, CA: s.keys.ca.Cert(), Waiting: rollout.Waiting,
+		OnlineKeys: s.keys.online, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting,
 		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})
 	var handlers sync.WaitGroup
@@ -199,7 +202,7 @@ func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 			h.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.keys.server}},
+		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { cert, _ := s.tls(); return cert, nil }},
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	done := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -39,7 +40,7 @@ type onlineKeys struct {
 
 // keys is every secret of a server.
 type keys struct {
-	ca       *enroll.CA
+	cas      []*enroll.CA // the first issues
 	server   tls.Certificate
 	catalog  catalog.Keys
 	director ed25519.PrivateKey
@@ -63,7 +64,7 @@ func Init(ctx context.Context, dir, name string, now time.Time) (token string, e
 	if err != nil {
 		return "", err
 	}
-	cert, key, err := ca.Server(serverNames(name), now)
+	cert, key, err := ca.Server(serverNames([]string{name}), now)
 	if err != nil {
 		return "", err
 	}
@@ -113,19 +114,20 @@ func firstAccess(ctx context.Context, dir string, now time.Time) (string, error)
 }
 
 // loadKeys reads every secret of dir. A server certificate that is past half of its
-// life, or lacks the name, is issued anew for this run: devices know the CA only.
-func loadKeys(dir, name string, now time.Time) (*keys, error) {
+// life, lacks a name or is of another CA than the one that issues is issued anew for
+// this run: devices know the CAs only.
+func loadKeys(dir string, names []string, now time.Time) (*keys, error) {
 	read := func(name string) []byte { b, _ := os.ReadFile(filepath.Join(dir, name)); return b } // what is missing does not parse
 	k := &keys{}
 	var err error
-	if k.ca, err = enroll.LoadCA(read(caFile), read(caKeyFile)); err != nil {
+	if k.cas, err = enroll.LoadCAs(read(caFile), read(caKeyFile)); err != nil {
 		return nil, fleet.ErrServerKeys.With("%s: %v", dir, err)
 	}
 	if k.server, err = tls.X509KeyPair(read(serverFile), read(serverKeyFile)); err != nil {
 		return nil, fleet.ErrServerKeys.With("%s: %v", dir, err)
 	}
-	if leaf := k.server.Leaf; leaf.NotAfter.Sub(now) < enroll.ServerLife/2 || leaf.VerifyHostname(name) != nil {
-		if k.server, err = newServerCert(k.ca, name, now); err != nil {
+	if st := (&enroll.Standing{CAs: k.cas}); !st.Covers(k.server.Leaf, names, now) {
+		if k.server, err = st.Server(serverNames(names), now); err != nil {
 			return nil, err
 		}
 	}
@@ -147,14 +149,14 @@ func loadKeys(dir, name string, now time.Time) (*keys, error) {
 }
 
 // serverNames are what a server's certificate is good for.
-func serverNames(name string) []string { return []string{name, "localhost", "127.0.0.1", "::1"} }
-
-func newServerCert(ca *enroll.CA, name string, now time.Time) (tls.Certificate, error) {
-	chain, key, err := ca.Server(serverNames(name), now)
-	if err != nil {
-		return tls.Certificate{}, err
+func serverNames(names []string) []string {
+	out := slices.Clone(names)
+	for _, n := range []string{"localhost", "127.0.0.1", "::1"} {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
 	}
-	return tls.X509KeyPair(chain, key)
+	return out
 }
 
 func publicOf(k ed25519.PrivateKey) ed25519.PublicKey {

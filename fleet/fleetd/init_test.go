@@ -48,7 +48,7 @@ func TestInitAgain(t *testing.T) {
 func TestServerCertificate(t *testing.T) {
 	dir, _ := newDir(t)
 	now := time.Now()
-	first, err := loadKeys(dir, "localhost", now)
+	first, err := loadKeys(dir, []string{"localhost"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestServerCertificate(t *testing.T) {
 		{"expired", "localhost", now.Add(2 * enroll.ServerLife), false},
 		{"another name", "fleet.example", now, false},
 	} {
-		k, err := loadKeys(dir, c.name, c.at)
+		k, err := loadKeys(dir, []string{c.name}, c.at)
 		if err != nil {
 			t.Fatalf("%s: %v", c.about, err)
 		}
@@ -87,7 +87,7 @@ func TestServerCertificate(t *testing.T) {
 // each its own.
 func TestOnlineKeys(t *testing.T) {
 	dir, token := newDir(t)
-	k, err := loadKeys(dir, "localhost", time.Now())
+	k, err := loadKeys(dir, []string{"localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

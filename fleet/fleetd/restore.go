@@ -223,7 +223,7 @@ func jump(ctx context.Context, dir string, by int64, a *backup.Archive, now time
 	if err != nil {
 		return n, err
 	}
-	k, err := loadKeys(dir, c.Name, now)
+	k, err := loadKeys(dir, c.names(), now)
 	if err != nil {
 		return n, err
 	}

@@ -224,7 +224,7 @@ func TestUpkeepAlarms(t *testing.T) {
 // TestSameKeys wants a server to notice that it could not start again.
 func TestSameKeys(t *testing.T) {
 	dir, _ := newDir(t)
-	k, err := loadKeys(dir, "localhost", time.Now())
+	k, err := loadKeys(dir, []string{"localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

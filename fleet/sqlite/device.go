@@ -109,6 +109,9 @@ func replaceIdentity(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []by
 	if err == nil {
 		err = dropRenewal(ctx, tx, d.ID)
 	}
+	if err == nil {
+		err = signpostGone(ctx, tx, d.ID)
+	}
 	for k, v := range d.Labels {
 		if err == nil {
 			err = putLabel(ctx, tx, d.ID, k, v)

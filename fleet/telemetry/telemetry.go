@@ -64,6 +64,9 @@ type Ingest struct {
 	// Came takes in that the device has signed with this key, which was its next one
 	// until then; nil: a next key is not believed.
 	Came func(ctx context.Context, device string, spki []byte) error
+	// Tell takes in what a device says of its signpost and returns the next one, nil:
+	// it has the newest; nil: nobody is told.
+	Tell func(ctx context.Context, device string, held *wire.SignpostHeld) (*wire.Envelope, error)
 	// Wake makes the rollouts look at what changed.
 	Wake func()
 	// Heartbeat is the pause between two hellos.
@@ -121,9 +124,15 @@ func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire
 	if err != nil {
 		return nil, err
 	}
+	var post *wire.Envelope
+	if i.Tell != nil {
+		if post, err = i.Tell(ctx, device, h.Signpost); err != nil {
+			return nil, err
+		}
+	}
 	return &wire.Welcome{
 		Protocol: wire.Protocol, Generation: wish.Generation, Nonce: nonce, Window: window,
-		Heartbeat: int64(i.Heartbeat / time.Second), Acked: acked, Metadata: newer,
+		Heartbeat: int64(i.Heartbeat / time.Second), Acked: acked, Metadata: newer, Signpost: post,
 	}, nil
 }
 

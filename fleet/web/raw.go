@@ -17,7 +17,7 @@ func (a *api) rawRoutes() {
 	a.raw(http.MethodPut, "/v1/catalog/roles/{role}", fleet.RolePublisher, describe("put-role", "Publish the next signed version of a channel's role", "204", "", "role"), a.putRole)
 	a.raw(http.MethodPost, "/v1/catalog/roots", fleet.RolePublisher, describe("install-roots", "Install what a key ceremony made, once", "204", ""), a.installRoots)
 	a.raw(http.MethodGet, "/v1/keys/online", fleet.RoleViewer, describe("get-online-keys", "The server's public keys, for a key ceremony", "200", "application/json"), give("application/json", a.OnlineKeys))
-	a.raw(http.MethodGet, "/v1/ca", public, describe("get-ca", "The certificate of the server's CA", "200", "application/x-pem-file"), give("application/x-pem-file", a.CA))
+	a.raw(http.MethodGet, "/v1/ca", public, describe("get-ca", "The certificates of the server's CAs, the issuing one first", "200", "application/x-pem-file"), giveNow("application/x-pem-file", func() []byte { return a.CA() }))
 	a.raw(http.MethodGet, "/healthz", public, describe("health", "Whether the server serves", "200", "text/plain"), give("text/plain", []byte("ok\n")))
 	a.raw(http.MethodGet, "/v1/rollouts/{id}/watch", fleet.RoleViewer, describe("watch-rollout", "The rollout as an event whenever it changed, until it has ended", "200", "text/event-stream", "id"), a.watch)
 }
@@ -59,9 +59,14 @@ func (a *api) raw(method, path, role string, op huma.Operation, h func(w http.Re
 
 // give answers with the same bytes always.
 func give(contentType string, b []byte) func(http.ResponseWriter, *http.Request) error {
+	return giveNow(contentType, func() []byte { return b })
+}
+
+// giveNow answers with what there is now.
+func giveNow(contentType string, now func() []byte) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Type", contentType)
-		w.Write(b) // a client that went needs no answer
+		w.Write(now()) // a client that went needs no answer
 		return nil
 	}
 }

@@ -156,7 +156,9 @@ func newServer(t testing.TB) *server {
 	s.config = Config{
 		Store:     db,
 		Rollouts:  &rollout.Service{Store: db, Now: now, Wake: func() {}},
-		Enrolment: enrolment{&enroll.Service{CA: ca, Store: db, Server: "https://fleet.test:8443", MQTT: "fleet.test:8883", Now: now}},
+		Enrolment: enrolment{&enroll.Service{Standing: func() *enroll.Standing {
+			return &enroll.Standing{CAs: []*enroll.CA{ca}, Addresses: []wire.Address{{Server: "https://fleet.test:8443", MQTT: "fleet.test:8883"}}}
+		}, Store: db, Now: now}},
 		Catalog:   papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
 		Blobs:     blobs,
 		Lockboxes: lockboxes{
@@ -167,7 +169,7 @@ func newServer(t testing.TB) *server {
 			&telemetry.Ingest{Store: db, Wake: func() {}, Now: now, Log: log},
 		},
 		Alarms:     &alarm.Board{Store: db, Now: now, Log: log},
-		OnlineKeys: online, CA: ca.Cert(),
+		OnlineKeys: online, CA: ca.Cert,
 		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
 		Revoked: func(device string) {
 			s.mu.Lock()

@@ -89,8 +89,10 @@ type Config struct {
 	Blobs     Blobs
 	Lockboxes Lockboxes
 	Alarms    Alarms
-	// OnlineKeys is the JSON of the server's public online keys, CA its CA in PEM.
-	OnlineKeys, CA []byte
+	// OnlineKeys is the JSON of the server's public online keys.
+	OnlineKeys []byte
+	// CA returns the certificates of the server's CAs in PEM.
+	CA func() []byte
 	// Waiting says what a rollout waits for.
 	Waiting func(*fleet.Rollout, []fleet.Tally) string
 	// Revoked ends the live sessions of a device.
