@@ -89,6 +89,11 @@ func (a *api) getDevice(ctx context.Context, in *ByID) (*one[DeviceView], error)
 		return nil, err
 	}
 	v := viewDevice(d)
+	post, err := a.Store.Signpost(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	v.Server = viewServer(post)
 	v.Wish = &WishView{Generation: w.Generation, Items: append([]fleet.Item{}, w.Items...)}
 	return &one[DeviceView]{v}, nil
 }

@@ -154,13 +154,13 @@ func newServer(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	s.config = Config{
-		Store:     db,
-		Rollouts:  &rollout.Service{Store: db, Now: now, Wake: func() {}},
+		Store:    db,
+		Rollouts: &rollout.Service{Store: db, Now: now, Wake: func() {}},
 		Enrolment: enrolment{&enroll.Service{Standing: func() *enroll.Standing {
 			return &enroll.Standing{CAs: []*enroll.CA{ca}, Addresses: []wire.Address{{Server: "https://fleet.test:8443", MQTT: "fleet.test:8883"}}}
 		}, Store: db, Now: now}},
-		Catalog:   papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
-		Blobs:     blobs,
+		Catalog: papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
+		Blobs:   blobs,
 		Lockboxes: lockboxes{
 			&lockbox.Service{Store: db, Director: &director.Service{Store: db, Key: shared.director, Now: now}, Blobs: blobs, Now: now,
 				Catalog: func(context.Context, string) ([]fleet.MetaRow, error) {

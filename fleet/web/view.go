@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
@@ -37,6 +38,26 @@ type DeviceView struct {
 	Models     []ModelView       `json:"models"`
 	Dropped    map[string]uint64 `json:"dropped,omitempty" doc:"records that the device's full queues had to drop, by kind"`
 	Wish       *WishView         `json:"wish,omitempty"`
+	Server     *ServerView       `json:"server,omitempty" doc:"how the device knows this server, once that has changed"`
+}
+
+// ServerView is how a device knows its server.
+type ServerView struct {
+	Address string `json:"address" doc:"MQTT address that it uses"`
+	Trouble string `json:"trouble,omitempty" doc:"why it is not the one that it shall use"`
+	CAs     int    `json:"cas" doc:"CAs that it trusts; 0: the one that it was enrolled by"`
+	Newest  bool   `json:"newest" doc:"it holds the newest that it was told"`
+}
+
+func viewServer(p *fleet.Signpost) *ServerView {
+	if p.At.IsZero() {
+		return nil
+	}
+	v := &ServerView{Address: p.Using, Trouble: p.Trouble, Newest: bytes.Equal(p.Held, p.Offered)}
+	if held := p.Holds(); held != nil {
+		v.CAs = len(held.CAs)
+	}
+	return v
 }
 
 // RenewalView is the next key of a device.

@@ -32,6 +32,7 @@ type Store interface {
 	SetLabels(ctx context.Context, id string, set map[string]string, remove []string, a fleet.Audit) (*fleet.Device, error)
 	Revoke(ctx context.Context, id string, a fleet.Audit) error
 	Wish(ctx context.Context, device string) (*fleet.Wish, error)
+	Signpost(ctx context.Context, device string) (*fleet.Signpost, error)
 	EnrolTokens(ctx context.Context) ([]*fleet.EnrolToken, error)
 	DeleteEnrolToken(ctx context.Context, id string, a fleet.Audit) error
 	Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error)

@@ -33,8 +33,9 @@ type deviceView struct {
 		Fingerprint string    `json:"fingerprint"`
 		Asked       time.Time `json:"asked"`
 	} `json:"renewal,omitempty"`
-	Generation int64  `json:"generation"`
-	Proof      string `json:"proof,omitempty"`
+	Server     *serverView `json:"server,omitempty"`
+	Generation int64       `json:"generation"`
+	Proof      string      `json:"proof,omitempty"`
 	Models     []struct {
 		Model     string    `json:"model"`
 		Active    *slotView `json:"active,omitempty"`
@@ -186,6 +187,7 @@ func (c *cli) callDevice(ctx context.Context, method, path string, in any) error
 	return c.print(&d, func(w io.Writer) {
 		fmt.Fprintf(w, "device\t%s\nstatus\t%s, %s\nchannel\t%s\nclass\t%s\nagent\t%s\nlabels\t%s\nfacts\t%s\nproof\t%s\ncertificate\t%s\n", d.ID, d.Status, d.seen(), d.Channel, d.Class, dash(d.Agent), pairs(d.Labels), pairs(d.Facts), dash(d.Proof), d.certificate(time.Now()))
 		d.showRenewal(w)
+		d.showServer(w)
 		if d.Wish != nil {
 			fmt.Fprintf(w, "wish\tgeneration %d, the device has verified %d\n", d.Wish.Generation, d.Generation)
 			for _, it := range d.Wish.Items {

@@ -35,6 +35,30 @@ func (d *deviceView) showRenewal(w io.Writer) {
 	}
 }
 
+// serverView is how the device knows its server, once that has changed.
+type serverView struct {
+	Address string `json:"address"`
+	Trouble string `json:"trouble,omitempty"`
+	CAs     int    `json:"cas"`
+	Newest  bool   `json:"newest"`
+}
+
+// showServer says which of the server's addresses the device uses, and why.
+func (d *deviceView) showServer(w io.Writer) {
+	v := d.Server
+	if v == nil {
+		return
+	}
+	told := ""
+	if !v.Newest {
+		told = "; it does not hold yet what changed"
+	}
+	fmt.Fprintf(w, "server\t%s, trusts %d CA%s%s\n", dash(v.Address), max(v.CAs, 1), map[bool]string{true: "s"}[v.CAs > 1], told)
+	if v.Trouble != "" {
+		fmt.Fprintf(w, "  not where it shall be\t%s\n  next\tit looks again by itself; mend the name, or take it back with 'dunlin-fleet name change'\n", v.Trouble)
+	}
+}
+
 func (c *cli) deviceAcceptCmd() *cobra.Command {
 	var in struct {
 		Fingerprint string `json:"fingerprint,omitempty"`
