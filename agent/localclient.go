@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -33,6 +34,12 @@ type LocalError struct {
 	Code, Detail, Next string
 }
 
+// Codes that callers tell apart.
+const (
+	CodeNotRunning = "agent.not_running"
+	CodeInferBusy  = "infer.busy"
+)
+
 // Error implements error.
 func (e *LocalError) Error() string { return e.Detail + " (" + e.Code + ")" }
 
@@ -43,9 +50,13 @@ func do(ctx context.Context, c *http.Client, method, path string, in []byte) (in
 	if err != nil {
 		return 0, nil, err
 	}
+	return send(c, req)
+}
+
+func send(c *http.Client, req *http.Request) (int, []byte, error) {
 	resp, err := c.Do(req)
 	if err != nil {
-		return 0, nil, &LocalError{"agent.not_running", "the agent does not answer: " + err.Error(), "start it with 'dunlin-agent run' or look at 'systemctl status dunlin-agent'"}
+		return 0, nil, &LocalError{CodeNotRunning, "the agent does not answer: " + err.Error(), "start it with 'dunlin-agent run' or look at 'systemctl status dunlin-agent'"}
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxLocalReply))
@@ -102,18 +113,35 @@ func (l *Local) Config(ctx context.Context) (string, error) {
 // Infer sends an Open Inference Protocol request body and returns the answer's
 // body. A refusal is a *LocalError that carries the front's own sentence.
 func (l *Local) Infer(ctx context.Context, model string, body []byte) ([]byte, error) {
-	code, b, err := do(ctx, l.infer, http.MethodPost, "/v2/models/"+model+"/infer", body)
+	return l.InferTensors(ctx, model, body, nil)
+}
+
+// InferTensors is Infer with binary tensors behind the JSON.
+func (l *Local) InferTensors(ctx context.Context, model string, body, tensors []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://local/v2/models/"+model+"/infer", io.MultiReader(bytes.NewReader(body), bytes.NewReader(tensors)))
 	if err != nil {
 		return nil, err
 	}
-	if code != http.StatusOK {
-		var e struct {
-			Error string `json:"error"`
-		}
-		json.Unmarshal(b, &e)
-		return nil, &LocalError{"infer.refused", e.Error, "compare the input with 'dunlin-agent ask " + model + "' without a file"}
+	req.ContentLength = int64(len(body) + len(tensors))
+	if tensors != nil {
+		req.Header.Set("Inference-Header-Content-Length", strconv.Itoa(len(body)))
 	}
-	return b, nil
+	code, b, err := send(l.infer, req)
+	if err != nil {
+		return nil, err
+	}
+	var e struct {
+		Error string `json:"error"`
+	}
+	switch code {
+	case http.StatusOK:
+		return b, nil
+	case http.StatusServiceUnavailable:
+		json.Unmarshal(b, &e)
+		return nil, &LocalError{CodeInferBusy, e.Error, "ask again, or look at 'dunlin-agent status'"}
+	}
+	json.Unmarshal(b, &e)
+	return nil, &LocalError{"infer.refused", e.Error, "compare the input with 'dunlin-agent ask " + model + "' without a file"}
 }
 
 // Metadata returns the Open Inference Protocol metadata of a model.

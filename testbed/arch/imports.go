@@ -26,11 +26,12 @@ var allowed = map[string][]string{
 	"agent/infer/litert":     {},
 	"agent/link":             {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/usb":              {"shared/wire", "shared/trust", "shared/durable"},
+	"agent/batch":            {"shared/bundle", "shared/durable"},
 	"agent/identity":         {"shared/durable", "shared/wire"},
 	"agent/bond":             {"shared/wire", "agent/identity"},
 	"agent/update":           {"shared/bundle", "shared/trust", "shared/wire", "agent/slots", "agent/state"},
 	"agent":                  {"agent/*", "shared/*"},
-	"agent/cmd/dunlin-agent": {"agent", "agent/infer", "shared/bundle"},
+	"agent/cmd/dunlin-agent": {"agent", "agent/batch", "agent/infer", "shared/bundle", "shared/durable"},
 	"agent/cmd/dunlin-infer": {"agent/infer", "agent/infer/litert"},
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},

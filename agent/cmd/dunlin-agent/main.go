@@ -34,6 +34,7 @@ var commands = []command{
 	{"enroll", "--token TOKEN [--name NAME] [--stick PATH]", "get an identity from the fleet server", enroll},
 	{"status", "[--config]", "what this device runs, and what it is doing", status},
 	{"ask", "MODEL [FILE]", "ask a model; FILE is .json, .npz or .npy; without it: what the model wants", ask},
+	{"batch", "--model M --in DIR|FILE --out FILE", "ask a model about many cases; a run that was cut goes on", askMany},
 	{"import", "PATH [--wait 10m]", "take in a stick made by 'dunlin usb export'", importStick},
 	{"rollback", "MODEL", "return a model to its previous slot", rollback},
 	{"doctor", "", "what will keep this device from running models", doctor},
