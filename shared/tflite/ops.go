@@ -27,6 +27,9 @@ func (c OpCode) Name() string {
 // ("Flex") and dispatched operators are custom ones too.
 func (c OpCode) IsCustom() bool { return c.Builtin == opCustom }
 
+// RuntimeVersion is the version of LiteRT whose operators Check knows.
+const RuntimeVersion = "2.3.0"
+
 // operator is one of the schema's BuiltinOperator as the runtime has it.
 type operator struct {
 	name string

@@ -1,5 +1,5 @@
 // Package bundles holds the commands of dunlin that work on bundles and model
-// files alone, without a server: pack, inspect, verify, unpack.
+// files alone, without a server: pack, inspect, diff, verify, unpack.
 package bundles
 
 import (
@@ -25,5 +25,5 @@ type Commands struct {
 
 // List returns the commands.
 func (c *Commands) List() []*cobra.Command {
-	return []*cobra.Command{c.packCmd(), c.inspectCmd(), c.verifyCmd(), c.unpackCmd()}
+	return []*cobra.Command{c.packCmd(), c.inspectCmd(), c.diffCmd(), c.verifyCmd(), c.unpackCmd()}
 }
