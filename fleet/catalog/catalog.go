@@ -63,8 +63,11 @@ type Service struct {
 	Keys  Keys
 	// Director is the public key that the director's roles must have.
 	Director ed25519.PublicKey
-	Now      func() time.Time
-	Log      *slog.Logger
+	// Vouch refuses a bundle that does not carry the model signature which a channel
+	// wants, and names who made it; "" if none is wanted. May be nil.
+	Vouch func(channel string, b *bundle.Bundle, now time.Time) (signer string, err error)
+	Now   func() time.Time
+	Log   *slog.Logger
 	// Changed is called after the catalog has changed; may be nil.
 	Changed func()
 }

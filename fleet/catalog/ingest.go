@@ -68,7 +68,7 @@ func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor st
 	if err := checkCustom(channel, old, md); err != nil {
 		return nil, err
 	}
-	releases, err := s.newReleases(ctx, channel, old, md)
+	releases, signers, err := s.newReleases(ctx, channel, old, md)
 	if err != nil {
 		return nil, err
 	}
@@ -80,21 +80,21 @@ func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor st
 		return nil, err
 	}
 	now := s.Now()
-	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "catalog.publish", Object: channel, Detail: names(releases)}
+	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "catalog.publish", Object: channel, Detail: strings.Join(append(names(releases), signers...), " ")}
 	if err := s.Store.PutMetadata(ctx, append([]fleet.MetaRow{row}, online...), expect, releases, a); err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
-	s.Log.Info("published", "channel", channel, "version", row.Version, "releases", names(releases))
+	s.Log.Info("published", "channel", channel, "version", row.Version, "releases", names(releases), "signatures", signers)
 	s.changed()
 	return releases, nil
 }
 
-func names(rs []fleet.Release) string {
+func names(rs []fleet.Release) []string {
 	var out []string
 	for i := range rs {
 		out = append(out, rs[i].Path())
 	}
-	return strings.Join(out, " ")
+	return out
 }
 
 // checkCustom wants the role to name its channel and no floor to fall.
@@ -127,84 +127,92 @@ func ownCustom(channel string, md *metadata.Metadata[metadata.TargetsType]) (Rol
 	return c, nil
 }
 
-// newReleases checks that every former target is unchanged and judges the others.
-func (s *Service) newReleases(ctx context.Context, channel string, old, md *metadata.Metadata[metadata.TargetsType]) ([]fleet.Release, error) {
+// newReleases checks that every former target is unchanged and judges the others;
+// signers says whose model signatures were verified.
+func (s *Service) newReleases(ctx context.Context, channel string, old, md *metadata.Metadata[metadata.TargetsType]) (out []fleet.Release, signers []string, err error) {
 	for path, t := range old.Signed.Targets {
 		n := md.Signed.Targets[path]
 		if n == nil || !n.Equal(*t) {
-			return nil, fleet.ErrReleaseExists.With("%s was published and can neither change nor go", path)
+			return nil, nil, fleet.ErrReleaseExists.With("%s was published and can neither change nor go", path)
 		}
 	}
 	highest := map[string]int64{}
 	known, err := s.Store.Releases(ctx, fleet.ReleaseFilter{Channel: channel})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, r := range known {
 		highest[r.Model] = max(highest[r.Model], r.Counter)
 	}
-	var out []fleet.Release
 	for path, t := range md.Signed.Targets {
 		if old.Signed.Targets[path] != nil {
 			continue
 		}
-		r, err := s.judge(channel, path, t)
+		r, signer, err := s.judge(channel, path, t)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out = append(out, *r)
+		if signer != "" {
+			signers = append(signers, fmt.Sprintf("(%s: model signature of %s)", r.Model, signer))
+		}
 	}
 	slices.SortFunc(out, func(a, b fleet.Release) int {
 		return cmp.Or(cmp.Compare(a.Counter, b.Counter), strings.Compare(a.Path(), b.Path()))
 	})
 	for _, r := range out {
 		if r.Counter <= highest[r.Model] {
-			return nil, refuse("%s: counter %d is not above %d", r.Path(), r.Counter, highest[r.Model])
+			return nil, nil, refuse("%s: counter %d is not above %d", r.Path(), r.Counter, highest[r.Model])
 		}
 		highest[r.Model] = r.Counter
 	}
-	return out, nil
+	return out, signers, nil
 }
 
 // judge opens the bundle behind a new target and compares it with what is signed.
-func (s *Service) judge(channel, path string, t *metadata.TargetFiles) (*fleet.Release, error) {
+func (s *Service) judge(channel, path string, t *metadata.TargetFiles) (r *fleet.Release, signer string, err error) {
 	hash, ok := t.Hashes["sha256"]
 	if !ok || len(t.Hashes) != 1 || t.Length <= 0 || t.Length > bundle.MaxManifest || t.Custom == nil {
-		return nil, refuse("%s: a length, a SHA-256 and nothing else, and a custom object wanted", path)
+		return nil, "", refuse("%s: a length, a SHA-256 and nothing else, and a custom object wanted", path)
 	}
 	digest := "sha256:" + hash.String()
 	manifest, err := s.read(digest, t.Length)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	b, err := bundle.Read(manifest, s.Blobs)
 	if err != nil {
-		return nil, bundleError(path, err)
+		return nil, "", bundleError(path, err)
 	}
 	if err := b.Verify(); err != nil {
-		return nil, bundleError(path, err)
+		return nil, "", bundleError(path, err)
 	}
 	var c bundle.Custom
 	if err := json.Unmarshal(*t.Custom, &c); err != nil {
-		return nil, refuse("%s: custom: %v", path, err)
+		return nil, "", refuse("%s: custom: %v", path, err)
 	}
 	want, err := json.Marshal(bundle.Custom{Release: b.Release(c.Release.Counter)})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	have, err := json.Marshal(c)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if string(want) != string(have) || path != bundle.TargetPath(channel, c.Release.Model, c.Release.Version) {
-		return nil, refuse("%s: what is signed about the release is not what its bundle says", path)
+		return nil, "", refuse("%s: what is signed about the release is not what its bundle says", path)
 	}
 	now := s.Now()
-	r := &fleet.Release{ID: fleet.NewID(fleet.PrefixRelease, now), Channel: channel, Release: c.Release, Digest: digest, Length: t.Length, Published: now, Blobs: []string{digest}}
+	if s.Vouch != nil {
+		if signer, err = s.Vouch(channel, b, now); err != nil {
+			return nil, "", err
+		}
+	}
+	r = &fleet.Release{ID: fleet.NewID(fleet.PrefixRelease, now), Channel: channel, Release: c.Release, Digest: digest, Length: t.Length, Published: now, Blobs: []string{digest}}
 	for _, d := range b.Manifest.Blobs() {
 		r.Blobs = append(r.Blobs, d.Digest)
 	}
-	return r, nil
+	return r, signer, nil
 }
 
 func (s *Service) read(digest string, length int64) ([]byte, error) {

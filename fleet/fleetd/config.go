@@ -14,6 +14,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/modelsig"
 )
 
 // Config is everything that can be set, read from one strict YAML file in the
@@ -34,6 +35,8 @@ type Config struct {
 	// thirds of it. Shorter than the default is for tests only: a device that is
 	// without a network for that long is waited for by an operator 30 days later.
 	DeviceLife time.Duration `yaml:"device_life"`
+	// Signatures says by channel whose model.sig a release must carry to be taken in.
+	Signatures map[string]modelsig.Requirement `yaml:"signatures,omitempty"`
 	// Log is the least level that is logged: debug, info, warn, error.
 	Log string `yaml:"log"`
 }

@@ -132,8 +132,12 @@ func (s *server) open(ctx context.Context) error {
 	if err := s.db.SetOnlineExactly(ctx, nil); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
+	vouching, err := s.c.vouching()
+	if err != nil {
+		return errors.Join(err, s.db.Close())
+	}
 	s.alarms = &alarm.Board{Store: s.db, Now: time.Now, Log: s.log}
-	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Now: time.Now, Log: s.log}
+	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Vouch: vouching.vouch, Now: time.Now, Log: s.log}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
 	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})

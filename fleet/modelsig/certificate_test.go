@@ -108,7 +108,7 @@ func TestCertificates(t *testing.T) {
 			}
 			k := ecKey(t, c.curve)
 			leaf := c.issuer.issue(t, "signer", k, c.change)
-			s := &Signer{key: k}
+			s := local(k)
 			if err := s.Certify(pemOf(append([]authority{leaf}, c.chain...)...)); err != nil {
 				if code(err) != c.want {
 					t.Fatal(err)
@@ -116,7 +116,7 @@ func TestCertificates(t *testing.T) {
 				return
 			}
 			if hashOf(c.curve) == 0 { // no signer of ours takes it: the verifier must refuse it alone
-				s.key = ecKey(t, elliptic.P256())
+				s.sign = local(ecKey(t, elliptic.P256())).sign
 			}
 			st, err := Verify(sign(t, s, content), &Policy{Roots: pool}, now)
 			if code(err) != c.want {

@@ -33,7 +33,7 @@ func newSigner(t testing.TB) (*Signer, *Policy) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Signer{key: k}, &Policy{Key: &k.PublicKey}
+	return local(k), &Policy{Key: &k.PublicKey}
 }
 
 var content = map[string]string{"model.tflite": "weights", "labels.txt": "a\nb\n", "docs/card.md": "# Card\n"}
@@ -89,14 +89,13 @@ func payloadOf(t testing.TB, raw []byte) string {
 // faulty or evil tool could make.
 func (s *Signer) signPayload(t testing.TB, payload, kind string) []byte {
 	t.Helper()
-	id, err := hint(&s.key.PublicKey)
+	id, err := hint(s.public)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := envelope{MediaType: bundleV03, DSSE: &dsse{Payload: []byte(payload), PayloadType: kind}}
 	e.Material.PublicKey = &publicKey{Hint: id}
-	h := hashOf(s.key.Curve)
-	sig, err := s.key.Sign(nil, digest(h, e.DSSE.signed()), h)
+	sig, err := s.sign(e.DSSE.signed())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,8 +194,8 @@ func TestAttacks(t *testing.T) {
 		}, want: CodeSignature},
 		{name: "other key under the right name", raw: func(s *Signer, raw []byte) []byte {
 			o, _ := newSigner(t)
-			id, _ := hint(&s.key.PublicKey)
-			other, _ := hint(&o.key.PublicKey)
+			id, _ := hint(s.public)
+			other, _ := hint(o.public)
 			return bytes.Replace(sign(t, o, content), []byte(other), []byte(id), 1)
 		}, want: CodeSignature},
 		{name: "signature of another model by the same signer", raw: func(s *Signer, _ []byte) []byte {

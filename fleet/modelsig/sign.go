@@ -1,6 +1,7 @@
 package modelsig
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,8 +19,9 @@ import (
 
 // Signer signs models, by a key alone or with certificates for it.
 type Signer struct {
-	key   *ecdsa.PrivateKey
-	chain []certificate
+	public *ecdsa.PublicKey
+	sign   func(message []byte) ([]byte, error) // ASN.1
+	chain  []certificate
 }
 
 // NewKey makes a P-256 key: private is encrypted under the passphrase, public is
@@ -56,7 +58,22 @@ func NewSigner(key []byte, pass cryptoutils.PassFunc) (*Signer, error) {
 	if !ok || hashOf(k.Curve) == 0 {
 		return nil, refuse(CodeKey, "make one with 'dunlin keys model-signing'", "the key to sign with is not ECDSA on P-256, P-384 or P-521")
 	}
-	return &Signer{key: k}, nil
+	return local(k), nil
+}
+
+func local(k *ecdsa.PrivateKey) *Signer {
+	h := hashOf(k.Curve)
+	return &Signer{public: &k.PublicKey, sign: func(m []byte) ([]byte, error) { return k.Sign(nil, digest(h, m), h) }}
+}
+
+// NewRemoteSigner signs with a key on P-256 that somebody else holds; sign returns
+// its ECDSA signature of a message, over SHA-256.
+func NewRemoteSigner(public crypto.PublicKey, sign func(message []byte) ([]byte, error)) (*Signer, error) {
+	k, ok := public.(*ecdsa.PublicKey)
+	if !ok || k.Curve != elliptic.P256() {
+		return nil, refuse(CodeKey, "use a key of type ECDSA on P-256", "the key to sign with is of type %T, not ECDSA on P-256", public)
+	}
+	return &Signer{public: k, sign: sign}, nil
 }
 
 // Certify adds the signer's certificate and those between it and its authority,
@@ -68,7 +85,7 @@ func (s *Signer) Certify(certificates []byte) error {
 		if err != nil || block.Type != "CERTIFICATE" {
 			return refuse(CodeKey, next, "certificate %d cannot be read: %v", len(s.chain)+1, err)
 		}
-		if len(s.chain) == 0 && !s.key.PublicKey.Equal(c.PublicKey) {
+		if len(s.chain) == 0 && !s.public.Equal(c.PublicKey) {
 			return refuse(CodeKey, next, "the certificate of %s is not of the key to sign with", c.Subject)
 		}
 		s.chain = append(s.chain, certificate{c.Raw})
@@ -79,8 +96,8 @@ func (s *Signer) Certify(certificates []byte) error {
 	return nil
 }
 
-// Sign signs a model's files. Equal files and key give equal bytes: the signature
-// is RFC 6979's, which needs no random number.
+// Sign signs a model's files. Equal files and key give equal bytes, unless somebody
+// else holds the key: the signature is RFC 6979's, which needs no random number.
 func (s *Signer) Sign(model string, files []File) ([]byte, error) {
 	payload, err := json.Marshal(newStatement(model, files))
 	if err != nil {
@@ -91,14 +108,13 @@ func (s *Signer) Sign(model string, files []File) ([]byte, error) {
 	if s.chain != nil {
 		e.Material.Chain = &chain{s.chain}
 	} else {
-		id, err := hint(&s.key.PublicKey)
+		id, err := hint(s.public)
 		if err != nil {
 			return nil, err
 		}
 		e.Material.PublicKey = &publicKey{Hint: id}
 	}
-	h := hashOf(s.key.Curve)
-	sig, err := s.key.Sign(nil, digest(h, e.DSSE.signed()), h)
+	sig, err := s.sign(e.DSSE.signed())
 	if err != nil {
 		return nil, fmt.Errorf("sign model: %w", err)
 	}

@@ -44,8 +44,19 @@ func (d *demo) ceremony(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := d.sh.run(ctx, pass, "dunlin", "keys", "install", "--dir", d.keys())
+	if _, err := d.sh.run(ctx, pass, "dunlin", "keys", "install", "--dir", d.keys()); err != nil {
+		return err
+	}
+	d.say("\nBeside that, a key of the publisher: everything that is packed carries a model.sig that anybody can verify.\n")
+	_, err := d.sh.run(ctx, pass, "dunlin", "keys", "model-signing", "--out", d.signKey())
 	return err
+}
+
+func (d *demo) signKey() string { return filepath.Join(d.out, "publisher.pem") }
+
+// signing is the environment of those who pack.
+func (d *demo) signing() []string {
+	return []string{"DUNLIN_SIGN_KEY=" + d.signKey(), "DUNLIN_PASSPHRASE=" + passphrase}
 }
 
 // publishRuntime packs the runtime library of this machine and publishes it as a
@@ -55,7 +66,7 @@ func (d *demo) publishRuntime(ctx context.Context) error {
 	d.say("\nThe runtime is a signed component like a model; an agent package carries none.\n")
 	dir := filepath.Join(d.out, "bundles", "runtime")
 	lib := filepath.Join(d.runtime, arch, "libLiteRt.so")
-	if _, err := d.sh.run(ctx, nil, "dunlin", "model", "pack", "--runtime", lib, "--arch", arch, "--version", "2.3.0", "--out", dir); err != nil {
+	if _, err := d.sh.run(ctx, d.signing(), "dunlin", "model", "pack", "--runtime", lib, "--arch", arch, "--version", "2.3.0", "--out", dir); err != nil {
 		return err
 	}
 	return d.sign(ctx, dir, false)
@@ -69,7 +80,7 @@ func (d *demo) publish(ctx context.Context, folder, version string) error {
 		// A careful publisher is stopped here already; this one insists.
 		args = append(args, "--force")
 	}
-	if _, err := d.sh.quiet(ctx, nil, "dunlin", args...); err != nil {
+	if _, err := d.sh.quiet(ctx, d.signing(), "dunlin", args...); err != nil {
 		return err
 	}
 	d.say("  $ dunlin %s\n", strings.Join(quoted(args), " "))

@@ -2,6 +2,11 @@
 package journeys
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,8 +18,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// programs are built once for all scripts.
-var programs = []string{"./fleet/cmd/dunlin", "./fleet/cmd/dunlin-fleet", "./agent/cmd/dunlin-agent", "./agent/cmd/dunlin-infer"}
+// programs are built once for all scripts, each under a name.
+var programs = map[string]string{
+	"dunlin": "./fleet/cmd/dunlin", "dunlin-fleet": "./fleet/cmd/dunlin-fleet", "dunlin-agent": "./agent/cmd/dunlin-agent", "dunlin-infer": "./agent/cmd/dunlin-infer",
+	"sigstore-kms-test": "./testbed/plugin",
+}
 
 const root = "../.."
 
@@ -35,19 +43,37 @@ func buildAndRun(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(bin)
-	for _, p := range programs {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, filepath.Base(p)), p)
+	for name, p := range programs {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, name), p)
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build %s: %w\n%s", p, err, out)
 		}
 	}
+	if err := signKey(filepath.Join(bin, "sign.pem")); err != nil {
+		return 0, err
+	}
 	return m.Run(), nil
+}
+
+// signKey makes the key that signs what scripts pack. It has no passphrase, because
+// scripts give theirs to other keys.
+func signKey(path string) error {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 const scriptLimit = 4 * time.Minute
 
-// TestJourneys runs every script of testdata. Scripts find the programs on PATH,
+// TestJourneys runs every script of testdata. Scripts find the programs on PATH, a
+// key that signs what they pack in $DUNLIN_SIGN_KEY,
 // the trained models below $DIGITS, the official runtime libraries below $RUNTIME,
 // which 'make runtime' puts there, and the reference tool of model signing in
 // $REFERENCE, by 'make readers'.
@@ -69,6 +95,7 @@ func TestJourneys(t *testing.T) {
 		Dir:      "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("DUNLIN_SIGN_KEY", filepath.Join(bin, "sign.pem"))
 			e.Setenv("DIGITS", digits)
 			e.Setenv("RUNTIME", runtimes)
 			e.Setenv("REFERENCE", reference)

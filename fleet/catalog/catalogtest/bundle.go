@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +21,7 @@ type Bundle struct {
 	*bundle.Packed
 	Contract *bundle.Contract
 	Blobs    map[string][]byte // by digest, the manifest too
+	files    map[string][]byte // by path
 }
 
 // Runtime packs a runtime for an architecture.
@@ -40,13 +43,32 @@ func Model(t testing.TB, name, version string, file []byte) *Bundle {
 
 func pack(t testing.TB, c *bundle.Contract, file []byte) *Bundle {
 	t.Helper()
-	p, err := bundle.Pack(c, []bundle.Source{{Path: c.File, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(file)), nil }}})
+	return packFiles(t, c, map[string][]byte{c.File: file})
+}
+
+func packFiles(t testing.TB, c *bundle.Contract, files map[string][]byte) *Bundle {
+	t.Helper()
+	var sources []bundle.Source
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		sources = append(sources, bundle.Source{Path: path, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files[path])), nil }})
+	}
+	p, err := bundle.Pack(c, sources)
 	must(t, err)
-	b := &Bundle{Packed: p, Contract: c, Blobs: map[string][]byte{}}
-	for _, x := range [][]byte{p.Raw, p.RawConfig, p.RawContract, file} {
+	b := &Bundle{Packed: p, Contract: c, Blobs: map[string][]byte{}, files: files}
+	for _, x := range append(slices.Collect(maps.Values(files)), p.Raw, p.RawConfig, p.RawContract) {
 		b.Blobs[bundle.DigestOf(x)] = x
 	}
 	return b
+}
+
+// With is the bundle with one more file, made from the manifest without it.
+func (b *Bundle) With(t testing.TB, path string, file func(*bundle.Manifest) ([]byte, error)) *Bundle {
+	t.Helper()
+	raw, err := file(b.Manifest)
+	must(t, err)
+	files := maps.Clone(b.files)
+	files[path] = raw
+	return packFiles(t, b.Contract, files)
 }
 
 // Put uploads every blob.

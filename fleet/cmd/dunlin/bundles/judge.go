@@ -29,7 +29,7 @@ func (c *Commands) packCmd() *cobra.Command {
 		Long: "Makes an OCI image layout of a folder with model.yaml and the files that it names.\n" +
 			"Shapes, types and quantization come from the model file; what only you know is asked for.\n" +
 			"With --runtime it makes one of a LiteRT library instead.\n" +
-			"With --sign-key the bundle carries an OpenSSF model signature over all its files.",
+			"The bundle carries an OpenSSF model signature over all its files, by --sign-key.",
 		Example: "  dunlin model pack models/meter-digits\n  dunlin model pack --runtime libLiteRt.so --version 2.3.0",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -62,6 +62,8 @@ func (c *Commands) packCmd() *cobra.Command {
 	cmd.Flags().StringVar(&runtime.Version, "version", "", "version of the runtime library")
 	cmd.Flags().StringVar(&runtime.Arch, "arch", "", "architecture that the library must be for, as Go names it")
 	sign.add(cmd)
+	cmd.MarkFlagsMutuallyExclusive("unsigned", "sign-key")
+	cmd.MarkFlagsMutuallyExclusive("unsigned", "sign-cert")
 	require.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("runtime", "require-signature")
 	return cmd

@@ -1,7 +1,9 @@
 package bundles
 
 import (
+	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -11,35 +13,37 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/kms"
 	"github.com/dunlin-edge/dunlin/fleet/modelsig"
 	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // signFlags say with what a bundle is signed while it is packed.
-type signFlags struct{ key, certificates, passphraseFile string }
+type signFlags struct {
+	key, certificates, passphraseFile string
+	unsigned                          bool
+}
 
 func (s *signFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&s.key, "sign-key", "", "sign the bundle with this model-signing key: it then carries a "+modelsig.Name+" (DUNLIN_SIGN_KEY)")
+	cmd.Flags().StringVar(&s.key, "sign-key", "", "model-signing key, a file or NAME://KEY of a plug-in, of which the bundle carries a "+modelsig.Name+" (DUNLIN_SIGN_KEY)")
+	cmd.Flags().BoolVar(&s.unsigned, "unsigned", false, "make a bundle that carries no "+modelsig.Name)
 	cmd.Flags().StringVar(&s.certificates, "sign-cert", "", "PEM file with the certificate of that key, and those up to its authority")
 	cmd.Flags().StringVar(&s.passphraseFile, "passphrase-file", "", "file with the key's passphrase (default DUNLIN_PASSPHRASE, else it is asked for)")
 }
 
-// sign signs the plan if a key is given, and says so if none is.
+// sign signs the plan, unless it is said that it is not to be signed.
 func (c *Commands) sign(plan *pack.Plan, s *signFlags) error {
-	file := cmp.Or(s.key, c.Getenv("DUNLIN_SIGN_KEY"))
-	if file == "" {
-		if s.certificates != "" {
-			return &fleet.Error{Code: modelsig.CodeKey, Message: "certificates were given, but no key to sign with", Next: "pass --sign-key too"}
-		}
-		fmt.Fprintf(c.Err, "note: the bundle carries no %s; sign it with --sign-key, a key of 'dunlin keys model-signing'\n", modelsig.Name)
+	if s.unsigned {
+		fmt.Fprintf(c.Err, "note: the bundle carries no %s\n", modelsig.Name)
 		return nil
 	}
-	key, err := os.ReadFile(file)
-	if err != nil {
-		return &fleet.Error{Code: modelsig.CodeKey, Message: fmt.Sprintf("the key to sign with: %v", err), Next: "make one with 'dunlin keys model-signing --out FILE'"}
+	file := cmp.Or(s.key, c.Getenv("DUNLIN_SIGN_KEY"))
+	if file == "" {
+		return &fleet.Error{Code: modelsig.CodeKey, Message: "it is not said with which key the bundle is signed",
+			Next: "make one with 'dunlin keys model-signing --out publisher.pem' and pass --sign-key (DUNLIN_SIGN_KEY), or pass --unsigned"}
 	}
-	signer, err := modelsig.NewSigner(key, c.Passphrase(s.passphraseFile, file))
+	signer, err := c.signer(file, s.passphraseFile)
 	if err != nil {
 		return err
 	}
@@ -53,6 +57,26 @@ func (c *Commands) sign(plan *pack.Plan, s *signFlags) error {
 		}
 	}
 	return plan.Sign(signer)
+}
+
+// signer opens the key of a file, or that of a plug-in.
+func (c *Commands) signer(where, passphraseFile string) (*modelsig.Signer, error) {
+	if kms.IsReference(where) {
+		k, err := kms.Open(context.Background(), where, kms.Config{Stderr: c.Err})
+		if err != nil {
+			return nil, err
+		}
+		public, err := k.PublicKey()
+		if err != nil {
+			return nil, err
+		}
+		return modelsig.NewRemoteSigner(public, func(m []byte) ([]byte, error) { return k.SignMessage(bytes.NewReader(m)) })
+	}
+	key, err := os.ReadFile(where)
+	if err != nil {
+		return nil, &fleet.Error{Code: modelsig.CodeKey, Message: fmt.Sprintf("the key to sign with: %v", err), Next: "make one with 'dunlin keys model-signing --out FILE'"}
+	}
+	return modelsig.NewSigner(key, c.Passphrase(passphraseFile, where))
 }
 
 // RequireFlag says whose model.sig must be there.
