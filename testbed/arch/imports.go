@@ -14,6 +14,7 @@ var allowed = map[string][]string{
 	"shared/durable": {},
 	"shared/tflite":  {},
 	"shared/sketch":  {},
+	"shared/picture": {},
 	"shared/bundle":  {"shared/tflite", "shared/sketch"},
 	"shared/wire":    {"shared/bundle", "shared/sketch"},
 	"shared/trust":   {"shared/durable"},
