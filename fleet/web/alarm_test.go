@@ -1,6 +1,7 @@
 package web
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,9 +31,16 @@ func TestAlarms(t *testing.T) {
 	if d := cmp.Diff([]string{"certificate.cloned", "metadata.expires"}, kinds); d != "" {
 		t.Error(d)
 	}
+	board.Raise(t.Context(), fleet.Alarm{Kind: "a.b", Subject: "a \"quoted\"\nname"})
+	text := string(s.ask(fleet.RoleViewer, "GET", "/metrics", nil).body)
+	for _, want := range []string{"\ndunlin_alarms 3\n", `dunlin_alarm_since_seconds{kind="certificate.cloned",subject="meter-1",urgent="true"} 17`, `subject="a \"quoted\"\nname"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
 	s.ask(fleet.RoleOperator, "DELETE", "/v1/alarms/metadata.expires/catalog%20root", nil).ok(nil)
 	s.ask(fleet.RoleOperator, "DELETE", "/v1/alarms/metadata.expires/catalog%20root", nil).refused(404, "alarm.unknown")
-	if d := cmp.Diff([]string{"alarm.raise catalog root", "alarm.raise meter-1", "alarm.clear catalog root"}, s.acts()); d != "" {
+	if d := cmp.Diff([]string{"alarm.raise catalog root", "alarm.raise meter-1", "alarm.raise a \"quoted\"\nname", "alarm.clear catalog root"}, s.acts()); d != "" {
 		t.Error(d)
 	}
 }

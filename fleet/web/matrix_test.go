@@ -34,6 +34,7 @@ var wantRoles = map[string]string{
 	"GET /v1/rollouts/{id}/gates":   fleet.RoleViewer,
 	"GET /v1/rollouts/{id}/watch":   fleet.RoleViewer,
 	"GET /v1/audit":                 fleet.RoleViewer,
+	"GET /metrics":                  fleet.RoleViewer,
 	"GET /v1/alarms":                fleet.RoleViewer,
 	"GET /v1/catalog/metadata":      fleet.RoleViewer,
 	"GET /v1/keys/online":           fleet.RoleViewer,
