@@ -87,7 +87,7 @@ func (p *packer) names() error {
 	}
 	p.contract = bundle.Contract{
 		Number: bundle.ContractNumber, Kind: bundle.KindModel, Model: s.Model, Version: s.Version,
-		File: s.File, Labels: s.Labels, Hardware: s.Hardware, State: s.State, Serve: s.Serve,
+		File: s.File, Labels: s.Labels, Hardware: s.Hardware, State: s.State, Serve: s.Serve, Custom: s.Custom,
 	}
 	var err error
 	p.model, err = p.read(s.File)

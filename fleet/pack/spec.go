@@ -38,7 +38,8 @@ type Spec struct {
 	Hardware  string                   `yaml:"hardware"` // selector over facts
 	State     string                   `yaml:"state"`
 	Serve     string                   `yaml:"serve"`
-	Files     []string                 `yaml:"files"` // carried along: model card, evaluation
+	Custom    []string                 `yaml:"custom_operators"` // that the application brings along
+	Files     []string                 `yaml:"files"`            // carried along: model card, evaluation
 	About     specAbout                `yaml:"about"`
 	Signing   specSigning              `yaml:"signing"` // whose model.sig the folder must carry
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing/fstest"
 
 	"github.com/dunlin-edge/dunlin/shared/sketch"
+	"github.com/dunlin-edge/dunlin/shared/tflite"
 	"github.com/dunlin-edge/dunlin/shared/tflite/tflitetest"
 	"github.com/google/go-cmp/cmp"
 )
@@ -274,6 +276,9 @@ func TestContractRefuses(t *testing.T) {
 		"meaning":             {CodeContractInvalid, `"kind":"image"`, `"kind":"picture"`},
 		"state":               {CodeContractInvalid, `"state":"none"`, `"state":"some"`},
 		"serve":               {CodeContractInvalid, `"serve":"worker"`, `"serve":"root"`},
+		"custom in a worker":  {CodeContractInvalid, `"serve":"worker"`, `"serve":"worker","custom_operators":["Mine"]`},
+		"custom twice":        {CodeContractInvalid, `"serve":"worker"`, `"serve":"file","custom_operators":["Mine","Mine"]`},
+		"custom unnamed":      {CodeContractInvalid, `"serve":"worker"`, `"serve":"file","custom_operators":[""]`},
 		"golden cases":        {CodeContractInvalid, `"cases":2`, `"cases":0`},
 		"tolerance of what":   {CodeContractInvalid, `"scores":{`, `"noscores":{`},
 		"tolerance beyond 1":  {CodeContractInvalid, `"relative":0.05`, `"relative":1.5`},
@@ -294,6 +299,22 @@ func TestContractRefuses(t *testing.T) {
 	}
 	if c, err := DecodeContract(b); err != nil || !cmp.Equal(c, sample()) {
 		t.Errorf("the good one: %v", err)
+	}
+}
+
+// A custom operator is refused, a TensorFlow one too, unless the contract declares it.
+func TestCustomOperators(t *testing.T) {
+	m := tflitetest.Classifier(3)
+	m.OpCodes[0] = tflite.OpCode{Builtin: 32, Custom: "FlexErf", Version: 1}
+	file := tflitetest.Marshal(m)
+	c := sample()
+	c.Serve, c.Custom = "file", []string{"Other"}
+	if err := c.CheckModel(file); Code(err) != CodeModelCheck {
+		t.Errorf("not declared: %v", err)
+	}
+	c.Custom = append(c.Custom, "FlexErf")
+	if err := errors.Join(c.Validate(), c.CheckModel(file)); err != nil {
+		t.Errorf("declared: %v", err)
 	}
 }
 

@@ -21,7 +21,7 @@ func (c *Contract) CheckModel(file []byte) error {
 	if err != nil {
 		return refuse(CodeModelMalformed, "%s: %v", c.File, err)
 	}
-	if problems := CheckFile(m); len(problems) > 0 {
+	if problems := CheckFile(m, c.Custom...); len(problems) > 0 {
 		return refuse(CodeModelCheck, "%s: %s%s", c.File, problems[0], more(len(problems)))
 	}
 	inputs, outputs, err := Describe(m)
@@ -34,9 +34,10 @@ func (c *Contract) CheckModel(file []byte) error {
 	return match("output", c.Outputs, outputs)
 }
 
-// CheckFile is the static check of a model file by the policy of our runtime.
-func CheckFile(m *tflite.Model) []tflite.Problem {
-	return tflite.Check(m, tflite.Policy{Custom: knownCustom})
+// CheckFile is the static check of a model file by the policy of our runtime, with the
+// custom operators that were declared besides.
+func CheckFile(m *tflite.Model, declared ...string) []tflite.Problem {
+	return tflite.Check(m, tflite.Policy{Custom: slices.Concat(knownCustom, declared)})
 }
 
 func more(n int) string {

@@ -32,7 +32,8 @@ type Contract struct {
 	Watch      *Watch       `json:"watch,omitempty"`
 	Reference  *Reference   `json:"reference,omitempty"`
 	Probation  Probation    `json:"probation"`
-	Serve      string       `json:"serve,omitempty"` // "worker" (default), "file", "external"
+	Serve      string       `json:"serve,omitempty"`            // "worker" (default), "file", "external"
+	Custom     []string     `json:"custom_operators,omitempty"` // serve "file": those that the application brings along, Flex ones too
 	Provenance *Provenance  `json:"provenance,omitempty"`
 }
 

@@ -13,6 +13,7 @@ const (
 	maxDim     = 1 << 30
 	maxName    = 128
 	maxBudgets = 64
+	maxCustom  = 64
 	maxClasses = 1 << 16
 	maxText    = 1 << 12
 )
@@ -87,6 +88,9 @@ func (c *Contract) validateModel() error {
 	if !slices.Contains([]string{"", "worker", "file", "external"}, c.Serve) {
 		return invalid("serve", "%q is none of worker, file, external", c.Serve)
 	}
+	if err := c.validateCustom(); err != nil {
+		return err
+	}
 	if !(c.Probation.Minutes >= 0 && c.Probation.Minutes <= 30*24*60) || c.Probation.Requests > 1e9 {
 		return invalid("probation", "up to 30 days and a billion requests")
 	}
@@ -99,6 +103,22 @@ func (c *Contract) validateModel() error {
 	for _, check := range []func() error{c.validateGolden, c.validateBudgets, c.validateWatch} {
 		if err := check(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// validateCustom: our worker has no way to bring operators along, an application has.
+func (c *Contract) validateCustom() error {
+	if len(c.Custom) > 0 && c.Serve != "file" {
+		return invalid("custom_operators", "only an application has them: they need serve file")
+	}
+	if len(c.Custom) > maxCustom {
+		return invalid("custom_operators", "%d operators, at most %d are allowed", len(c.Custom), maxCustom)
+	}
+	for i, name := range c.Custom {
+		if name == "" || len(name) > maxName || !utf8.ValidString(name) || slices.Contains(c.Custom[:i], name) {
+			return invalid("custom_operators", "the name %.64q is empty, too long or there twice", name)
 		}
 	}
 	return nil

@@ -61,11 +61,11 @@ func viewOf(b *bundle.Bundle) (*modelview.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return view(c.File, file)
+	return view(c.File, file, c.Custom...)
 }
 
-func view(name string, file []byte) (*modelview.View, error) {
-	v, err := modelview.Read(name, file)
+func view(name string, file []byte, declared ...string) (*modelview.View, error) {
+	v, err := modelview.Read(name, file, declared...)
 	if err != nil {
 		return nil, &fleet.Error{Code: bundle.CodeModelMalformed, Message: name + ": " + err.Error(), Next: "export the model again"}
 	}

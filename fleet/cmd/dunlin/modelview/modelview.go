@@ -66,16 +66,16 @@ type Labels struct {
 	Names  []string `json:"names"`
 }
 
-// Read looks into a .tflite file. The error is that it is none; problems of one that
-// can be read are in the view.
-func Read(name string, file []byte) (*View, error) {
+// Read looks into a .tflite file that may have the declared custom operators. The error
+// is that it is none; problems of one that can be read are in the view.
+func Read(name string, file []byte, declared ...string) (*View, error) {
 	m, err := tflite.Parse(file)
 	if err != nil {
 		return nil, err
 	}
 	v := &View{File: name, Bytes: m.Size, Digest: digest(file), Description: m.Description, Converted: m.Runtime,
 		Subgraphs: len(m.Subgraphs), Appended: m.Appended, Card: m.Card}
-	for _, p := range bundle.CheckFile(m) {
+	for _, p := range bundle.CheckFile(m, declared...) {
 		v.Problems = append(v.Problems, p.String())
 	}
 	if len(v.Problems) > 0 {

@@ -60,7 +60,7 @@ func TestRead(t *testing.T) {
 		"signature serving_default", "input image FP32 [1 3], image gray -1..1", "output scores",
 		"operator Mfcc 1 custom", "operator SOFTMAX 1 version 1",
 		"parameters 15 24 bytes", "weights float32 12 bytes 1 tensors", "weights int8 12 bytes 1 tensors",
-		"runtime every operator is one of LiteRT", "which LiteRT has too: Mfcc", "metadata name digits?[31m",
+		"runtime operators of LiteRT 2.3.0, and custom ones: Mfcc", "metadata name digits?[31m",
 		"metadata input 0 image, image, gray, (x - [127.5]) / [127.5]", "labels labels.txt 3: one, two, three",
 	} {
 		if !strings.Contains(text, want) {

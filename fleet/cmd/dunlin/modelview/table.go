@@ -58,12 +58,13 @@ func (v *View) network(w io.Writer) {
 	for _, x := range v.Weights {
 		fmt.Fprintf(w, "weights\t%s\t%d bytes\t%d tensors\n", x.Type, x.Bytes, x.Tensors)
 	}
-	fmt.Fprintf(w, "runtime\tevery operator is one of LiteRT %s\n", tflite.RuntimeVersion)
+	if len(custom) == 0 {
+		fmt.Fprintf(w, "runtime\tevery operator is one of LiteRT %s\n", tflite.RuntimeVersion)
+	} else {
+		fmt.Fprintf(w, "runtime\toperators of LiteRT %s, and custom ones: %s\n", tflite.RuntimeVersion, strings.Join(custom, ", "))
+	}
 	if v.Converted != "" {
 		fmt.Fprintf(w, "\tits converter asks for TensorFlow Lite %s or newer\n", clean(v.Converted))
-	}
-	if len(custom) > 0 {
-		fmt.Fprintf(w, "\tcustom operators, which LiteRT has too: %s\n", strings.Join(custom, ", "))
 	}
 }
 
