@@ -20,60 +20,100 @@ type Frame struct {
 
 // Picture copies a frame's pixels. At most pixels are taken, 0: MaxPixels.
 func (f *Frame) Picture(pixels int) (*Picture, error) {
-	if err := fits(f.Width, f.Height, pixels); err != nil {
+	if err := f.check(pixels); err != nil {
 		return nil, err
 	}
-	row := map[string]int{RGB: 3 * f.Width, BGR: 3 * f.Width, Gray: f.Width, NV12: (f.Width + 1) / 2 * 2, NV12Full: (f.Width + 1) / 2 * 2}[f.Format]
+	return f.pick(upTo(f.Width), upTo(f.Height)), nil
+}
+
+// upTo lists the numbers from 0 to n-1.
+func upTo(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
+}
+
+// row is the number of bytes that a row's pixels take; 0 of an unknown format.
+func (f *Frame) row() int {
+	switch f.Format {
+	case RGB, BGR:
+		return 3 * f.Width
+	case Gray:
+		return f.Width
+	case NV12, NV12Full:
+		return (f.Width + 1) / 2 * 2
+	}
+	return 0
+}
+
+func (f *Frame) stride() int {
+	if f.Stride != 0 {
+		return f.Stride
+	}
+	return f.row()
+}
+
+// check refuses a frame whose pixels do not lie within its data.
+func (f *Frame) check(pixels int) error {
+	if err := fits(f.Width, f.Height, pixels); err != nil {
+		return err
+	}
+	row, stride, rows := f.row(), f.stride(), f.Height
 	if row == 0 {
-		return nil, refuse(CodeFormat, "a frame of format %.32q; %s, %s, %s, %s and %s are known", f.Format, RGB, BGR, Gray, NV12, NV12Full)
+		return refuse(CodeFormat, "a frame of format %.32q; %s, %s, %s, %s and %s are known", f.Format, RGB, BGR, Gray, NV12, NV12Full)
 	}
-	stride := f.Stride
-	if stride == 0 {
-		stride = row
-	}
-	rows := f.Height
 	if f.Format == NV12 || f.Format == NV12Full {
 		rows += (f.Height + 1) / 2
 	}
 	// The last row may end with its pixels.
 	if stride < row || stride > MaxFile || int64(stride)*int64(rows-1)+int64(row) > int64(len(f.Data)) {
-		return nil, refuse(CodeMalformed, "a frame of %d bytes; %d by %d pixels of %s in rows of %d bytes take %d",
+		return refuse(CodeMalformed, "a frame of %d bytes; %d by %d pixels of %s in rows of %d bytes take %d",
 			len(f.Data), f.Width, f.Height, f.Format, stride, int64(stride)*int64(rows-1)+int64(row))
 	}
-	channels := 3
-	if f.Format == Gray {
-		channels = 1
-	}
-	p, err := newPicture(f.Width, f.Height, channels, pixels)
-	if err != nil {
-		return nil, err
-	}
-	switch f.Format {
-	case NV12:
-		f.planes(p, stride, limited)
-	case NV12Full:
-		f.planes(p, stride, full)
-	default:
-		for y := range f.Height {
-			copy(p.Pix[y*row:(y+1)*row], f.Data[y*stride:])
-		}
-	}
-	if f.Format == BGR {
-		for i := 0; i < len(p.Pix); i += 3 {
-			p.Pix[i], p.Pix[i+2] = p.Pix[i+2], p.Pix[i]
-		}
-	}
-	return p, nil
+	return nil
 }
 
-// planes converts NV12; every 2 by 2 pixels share one colour.
-func (f *Frame) planes(p *Picture, stride int, convert func(y, cb, cr byte) (r, g, b byte)) {
-	chroma := f.Data[stride*f.Height:]
-	for y := range f.Height {
-		for x := range f.Width {
-			c := y/2*stride + x/2*2
-			at := 3 * (y*f.Width + x)
-			p.Pix[at], p.Pix[at+1], p.Pix[at+2] = convert(f.Data[y*stride+x], chroma[c], chroma[c+1])
+// pick returns the picture of some columns and rows of a frame that was checked.
+func (f *Frame) pick(columns, rows []int) *Picture {
+	p := &Picture{len(columns), len(rows), 3, nil}
+	if f.Format == Gray {
+		p.Channels = 1
+	}
+	p.Pix = make([]byte, p.Width*p.Height*p.Channels)
+	stride := f.stride()
+	for i, y := range rows {
+		to, from := p.Pix[i*p.Width*p.Channels:(i+1)*p.Width*p.Channels], f.Data[y*stride:]
+		switch f.Format {
+		case Gray:
+			for k, x := range columns {
+				to[k] = from[x]
+			}
+		case RGB:
+			for k, x := range columns {
+				to[3*k], to[3*k+1], to[3*k+2] = from[3*x], from[3*x+1], from[3*x+2]
+			}
+		case BGR:
+			for k, x := range columns {
+				to[3*k], to[3*k+1], to[3*k+2] = from[3*x+2], from[3*x+1], from[3*x]
+			}
+		case NV12, NV12Full:
+			chroma := f.Data[stride*(f.Height+y/2):]
+			pickNV12(to, from, chroma, columns, f.Format == NV12Full)
+		}
+	}
+	return p
+}
+
+// pickNV12 converts some pixels of a row; a pair of chroma values counts for 2 by 2.
+func pickNV12(to, luma, chroma []byte, columns []int, whole bool) {
+	for k, x := range columns {
+		c := x / 2 * 2
+		if whole {
+			to[3*k], to[3*k+1], to[3*k+2] = full(luma[x], chroma[c], chroma[c+1])
+		} else {
+			to[3*k], to[3*k+1], to[3*k+2] = limited(luma[x], chroma[c], chroma[c+1])
 		}
 	}
 }

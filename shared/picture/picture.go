@@ -67,6 +67,19 @@ func fits(width, height, pixels int) error {
 	return nil
 }
 
+// pick returns the picture of some columns and rows.
+func (p *Picture) pick(columns, rows []int) *Picture {
+	n := p.Channels
+	q := &Picture{len(columns), len(rows), n, make([]byte, len(columns)*len(rows)*n)}
+	for i, y := range rows {
+		to, from := q.Pix[i*q.Width*n:], p.Pix[y*p.Width*n:]
+		for k, x := range columns {
+			copy(to[k*n:(k+1)*n], from[x*n:])
+		}
+	}
+	return q
+}
+
 // gray returns the luma of a colour. That of three equal values is that value.
 func gray(r, g, b byte) byte {
 	return byte((19595*uint32(r) + 38470*uint32(g) + 7471*uint32(b) + 1<<15) >> 16)

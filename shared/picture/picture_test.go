@@ -77,6 +77,14 @@ func TestFrames(t *testing.T) {
 		if !bytes.Equal(p.Pix, v.Want) {
 			t.Errorf("%s %d by %d: % x, want % x", v.Format, v.Width, v.Height, p.Pix, v.Want)
 		}
+		r := Rule{Width: 4, Height: 3, Colour: BGR, Resize: Bilinear, Fit: Letterbox, Fill: 9, White: 255, DType: "UINT8"}
+		whole, direct := make([]byte, r.Bytes()), make([]byte, r.Bytes())
+		if _, err := r.Tensor(whole, p); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Frame(direct, &f); err != nil || !bytes.Equal(whole, direct) {
+			t.Errorf("%s %d by %d: directly % x, by way of a picture % x, %v", v.Format, v.Width, v.Height, direct, whole, err)
+		}
 		f.Data = f.Data[:len(f.Data)-1]
 		if _, err := f.Picture(0); code(err) != CodeMalformed {
 			t.Errorf("%s, one byte less: %v", v.Format, err)
@@ -294,8 +302,12 @@ func FuzzTensor(f *testing.F) {
 		if r.Validate() != nil || tw*th > 1<<16 {
 			return
 		}
-		if at, err := r.Tensor(make([]byte, r.Bytes()), p); err != nil || at.Width < 1 || at.Height < 1 {
+		whole, direct := make([]byte, r.Bytes()), make([]byte, r.Bytes())
+		if at, err := r.Tensor(whole, p); err != nil || at.Width < 1 || at.Height < 1 {
 			t.Errorf("%+v: %+v, %v", r, at, err)
+		}
+		if _, err := r.Frame(direct, &frame); err != nil || !bytes.Equal(whole, direct) {
+			t.Errorf("%+v: a frame becomes something else than its picture, %v", r, err)
 		}
 	})
 }

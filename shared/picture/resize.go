@@ -32,9 +32,29 @@ func spans(method string, n, from, length int) []span {
 	return list
 }
 
-// resize returns the pixels of the target. A mixture is exact, and rounded once, half
-// up: sum of the four pixels by their parts, over 2*width * 2*height.
-func (r *Rule) resize(p *Picture, at Placement) []byte {
+// used lists the source pixels that spans name, rising, and counts the spans in them
+// instead: pixels that nobody looks at need not be converted.
+func used(spans []span) []int {
+	var list []int
+	for i, s := range spans { // both ends rise from span to span
+		for _, at := range []int{s.first, s.second} {
+			if n := len(list); n == 0 || list[n-1] < at {
+				list = append(list, at)
+			}
+		}
+		n := len(list) - 1
+		spans[i].second = n
+		spans[i].first = n
+		if s.first != s.second {
+			spans[i].first = n - 1
+		}
+	}
+	return list
+}
+
+// mix returns the pixels of the target. A mixture is exact, and rounded once, half up:
+// the sum of the four pixels by their parts, over 2*width * 2*height.
+func (r *Rule) mix(p *Picture, at Placement, columns, rows []span) []byte {
 	channels := p.Channels
 	out := make([]byte, r.Width*r.Height*channels)
 	if r.Fill != 0 && (at.Width < r.Width || at.Height < r.Height) {
@@ -42,7 +62,6 @@ func (r *Rule) resize(p *Picture, at Placement) []byte {
 			out[i] = r.Fill
 		}
 	}
-	columns, rows := spans(r.Resize, at.Width, at.FromX, at.FromW), spans(r.Resize, at.Height, at.FromY, at.FromH)
 	w, h := int64(2*at.Width), int64(2*at.Height)
 	for y, row := range rows {
 		upper, lower := p.Pix[row.first*p.Width*channels:], p.Pix[row.second*p.Width*channels:]

@@ -84,21 +84,34 @@ func (r *Rule) Bytes() int { return r.Width * r.Height * r.Channels() * widths[r
 
 // Tensor writes what a picture becomes into dst, which must have the size of the tensor.
 func (r *Rule) Tensor(dst []byte, p *Picture) (Placement, error) {
-	if err := r.Validate(); err != nil {
-		return Placement{}, err
-	}
 	if err := fits(p.Width, p.Height, 0); err != nil {
 		return Placement{}, err
 	}
 	if len(p.Pix) != p.Width*p.Height*p.Channels || p.Channels != 1 && p.Channels != 3 {
 		return Placement{}, refuse(CodeMalformed, "%d bytes for %d by %d pixels of %d channels", len(p.Pix), p.Width, p.Height, p.Channels)
 	}
+	return r.tensor(dst, p.Width, p.Height, p.pick)
+}
+
+// Frame does the same with a frame, of which it converts only the pixels that count.
+func (r *Rule) Frame(dst []byte, f *Frame) (Placement, error) {
+	if err := f.check(0); err != nil {
+		return Placement{}, err
+	}
+	return r.tensor(dst, f.Width, f.Height, f.pick)
+}
+
+func (r *Rule) tensor(dst []byte, width, height int, pick func(columns, rows []int) *Picture) (Placement, error) {
+	if err := r.Validate(); err != nil {
+		return Placement{}, err
+	}
 	if len(dst) != r.Bytes() {
 		return Placement{}, refuse(CodeRule, "room for %d bytes, the tensor has %d", len(dst), r.Bytes())
 	}
-	at := r.place(p.Width, p.Height)
-	pix := r.resize(r.colour(p), at)
-	r.encode(dst, pix)
+	at := r.place(width, height)
+	columns, rows := spans(r.Resize, at.Width, at.FromX, at.FromW), spans(r.Resize, at.Height, at.FromY, at.FromH)
+	p := pick(used(columns), used(rows))
+	r.encode(dst, r.mix(r.colour(p), at, columns, rows))
 	return at, nil
 }
 

@@ -1,6 +1,7 @@
 package tflite_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -90,7 +91,33 @@ func TestNotAModel(t *testing.T) {
 	root := binary.LittleEndian.Uint32(narrow)
 	vtable := root - binary.LittleEndian.Uint32(narrow[root:])
 	binary.LittleEndian.PutUint16(narrow[vtable+2:], 4)
+	le := binary.LittleEndian
+	follow := func(b []byte, at int) int { return at + int(le.Uint32(b[at:])) }
+	field := func(b []byte, table, i int) int {
+		return table + int(le.Uint16(b[table-int(int32(le.Uint32(b[table:])))+4+2*i:]))
+	}
+	whole := tflitetest.Classifier(1)
+	whole.Description = "text"
+	call(whole, 0)
+	spoiled := func(spoil func(b []byte, graph, operator int)) []byte {
+		b := tflitetest.Marshal(whole)
+		graph := follow(b, follow(b, field(b, follow(b, 0), 2))+4)
+		spoil(b, graph, follow(b, follow(b, field(b, graph, 3))+4))
+		return b
+	}
 	for name, b := range map[string][]byte{
+		"text without an end":     spoiled(func(b []byte, _, _ int) { b[bytes.Index(b, []byte("text"))+4] = 'x' }),
+		"unknown options":         spoiled(func(b []byte, _, operator int) { b[field(b, operator, 3)] = 255 }),
+		"options outside":         spoiled(func(b []byte, _, operator int) { le.PutUint32(b[field(b, operator, 4):], uint32(len(b))) }),
+		"options of another kind": spoiled(func(b []byte, _, operator int) { b[field(b, operator, 3)] = 17 }), // a vector where a number is
+		"crooked vector": spoiled(func(b []byte, graph, _ int) {
+			at := field(b, graph, 1)
+			le.PutUint32(b[at:], le.Uint32(b[at:])+2)
+		}),
+		"crooked table": spoiled(func(b []byte, graph, _ int) {
+			at := follow(b, field(b, graph, 3)) + 4
+			le.PutUint32(b[at:], le.Uint32(b[at:])+2)
+		}),
 		"narrow table":    narrow,
 		"nothing":         {},
 		"eight bytes":     []byte("\x18\x00\x00\x00TFL3"), // crashes loaders that do not verify
