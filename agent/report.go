@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"math"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -16,13 +18,14 @@ import (
 type reporter struct {
 	a    *Agent
 	wake chan struct{} // a report is due
+	id   uint64        // of this start of the agent, not 0
 
 	mu    sync.Mutex
 	nonce []byte
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{a: a, wake: make(chan struct{}, 1)}
+	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1}
 }
 
 // Changed implements update.Reporter.
@@ -149,7 +152,7 @@ func (r *reporter) Hello() *wire.Hello {
 	return &wire.Hello{
 		Protocols: []int{wire.Protocol}, Agent: Version, Epoch: r.a.queues.Epoch(), Channel: r.a.id.Channel, Held: *link.Held(r.a.trust.Held()),
 		Generation: r.a.update.Generation(), Facts: r.a.c.Facts(), Models: states(all), Clock: r.clock(),
-		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State()}, Signpost: r.a.id.Held(),
+		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State()}, Signpost: r.a.id.Held(), Run: r.id,
 	}
 }
 

@@ -9,6 +9,7 @@ const (
 	AlarmExpires        = "metadata.expires" // what people sign offline ends soon; subject: "catalog root", "production", …
 	AlarmServerKeys     = "server.keys"      // the server would not start again; subject: the directory
 	AlarmRecoveredKey   = "device.recovered" // a key was believed that a restore had forgotten; subject: the device
+	AlarmCloned         = "identity.cloned"  // two devices speak with one identity; subject: the device
 	AlarmAhead          = "catalog.ahead"    // devices hold what this server lost; subject: repository and role
 )
 

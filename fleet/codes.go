@@ -28,6 +28,13 @@ var (
 	ErrDeviceUnknown    = &Error{"device.unknown", "no such device", "list devices with 'dunlin device list'", 404}
 	ErrDeviceRevoked    = &Error{"device.revoked", "the device's identity is revoked", "enrol the device again with a new token", 403}
 	ErrDeviceExists     = &Error{"device.exists", "a device of this id is enrolled with another key", "choose another --name, or revoke the old device first", 409}
+	ErrDeviceRetired    = &Error{"device.retired", "the device is retired", "choose another --name, or give its place to a new device with 'dunlin device replace'", 409}
+	ErrDevicePending    = &Error{"device.pending", "the device waits for an operator", "accept it with 'dunlin device accept', or 'dunlin device reject' it", 409}
+	ErrDeviceRejected   = &Error{"device.rejected", "an operator has rejected this key", "ask the operator; 'dunlin-agent reset' makes a new key", 403}
+	ErrEnrolPending     = &Error{"enrol.pending", "the device waits for an operator to accept its key", "have it accepted with 'dunlin device accept DEVICE --fingerprint F', then run the same command again", 409}
+	ErrFingerprint      = &Error{"device.fingerprint", "the key that waits has another fingerprint", "compare with what 'dunlin-agent enroll' prints on the device", 409}
+	ErrSerialUnlisted   = &Error{"serial.unlisted", "the token does not list the device's serial", "make a token that lists it, with 'dunlin device token --serials'", 403}
+	ErrSerialUsed       = &Error{"serial.used", "another device has enrolled with this serial", "look into both; 'dunlin device replace' gives the place to a new key", 403}
 	ErrRenewRefused     = &Error{"renew.refused", "the request is not signed by the key that an enrolled device has now", "look at it with 'dunlin device show'; a device that lost its identity enrols again with a new token", 403}
 	ErrRenewPending     = &Error{"renew.pending", "the certificate expired long ago: an operator has to accept the renewal", "accept it with 'dunlin device accept DEVICE', on the server's side", 409}
 	ErrNothingWaits     = &Error{"device.nothing_waits", "nothing of this device waits for an operator", "look at it with 'dunlin device show'", 409}

@@ -7,10 +7,12 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
-// Statuses of a device's identity.
+// Statuses of a device's identity. Only an active one is let in.
 const (
+	DevicePending = "pending" // waits for an operator to accept its key; has no certificate
 	DeviceActive  = "active"
-	DeviceRevoked = "revoked"
+	DeviceRevoked = "revoked" // its name may be taken by a new key
+	DeviceRetired = "retired" // ended for good; only a replacement takes its name
 )
 
 // Proof of what a device runs.
@@ -21,8 +23,8 @@ const (
 
 // Device is one agent identity and the newest that is known of it.
 type Device struct {
-	ID         string            // certificate CN and MQTT client id
-	Status     string            // DeviceActive or DeviceRevoked
+	ID         string // certificate CN and MQTT client id
+	Status     string
 	Channel    string            // from its enrolment token, fixed
 	Labels     map[string]string // set by operators: authority
 	Facts      map[string]string // told by the device: never authority
@@ -42,7 +44,11 @@ type Device struct {
 	Nonce      []byte            // newest given out in a welcome
 	Counter    uint64            // of the newest report in Epoch
 	Queues     []wire.QueueState // what it keeps for us and had to drop, from the newest hello
+	Runs       []Run             // of the agent, the one heard last at the end; see Heard
 }
+
+// FactSerial is the hardware's serial, as far as the device can tell one.
+const FactSerial = "serial"
 
 // Class is the device's hardware class: its strata in rollouts.
 func (d *Device) Class() string {
@@ -68,6 +74,7 @@ type DeviceFilter struct {
 	Selector string // over labels and, where no label has the key, facts
 	Channel  string
 	Status   string
+	Not      string // status that is left out
 	After    string // id, for the next page
 	Limit    int
 }

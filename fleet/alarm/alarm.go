@@ -46,9 +46,9 @@ type key struct{ kind, subject string }
 // server is the actor of what no person did.
 const server = "server"
 
-// Raise says that something is wrong; Since is filled in. Saying the same again
-// costs nothing.
-func (b *Board) Raise(ctx context.Context, x fleet.Alarm) {
+// Raise says that something is wrong, and tells whether that was not said before;
+// Since is filled in. Saying the same again costs nothing.
+func (b *Board) Raise(ctx context.Context, x fleet.Alarm) (fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.load(ctx)
@@ -59,13 +59,14 @@ func (b *Board) Raise(ctx context.Context, x fleet.Alarm) {
 		x.Since = have.Since
 	}
 	if there && have == x && !b.unkept[k] {
-		return
+		return false
 	}
 	b.set(k, x)
 	if !there {
 		b.Log.Warn("alarm", "code", x.Kind, "subject", x.Subject, "text", x.Text, "next", x.Next)
 	}
 	b.keep(ctx, k)
+	return !there
 }
 
 // Clear says that something is wrong no longer, and tells whether it was. Clearing

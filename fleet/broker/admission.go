@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"net"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -55,11 +56,25 @@ func (b *Broker) Check(c server.ClientAuthentication) bool {
 			return false
 		}
 	}
+	if b.c.Session != nil {
+		b.c.Session(device, host(c.RemoteAddress()))
+	}
 	c.RegisterUser(&server.User{Username: device, Account: b.fleet, Permissions: &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: []string{subjectRoot + device + ".up.*"}},
 		Subscribe: &server.SubjectPermission{Allow: []string{subjectRoot + device + ".down.>", subjectRoot + device + ".down"}},
 	}})
 	return true
+}
+
+func host(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	h, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return h
 }
 
 // clientID asks the server for the MQTT client id of a connection that is not

@@ -73,7 +73,9 @@ type Config struct {
 	Admit func(*x509.Certificate) error
 	// Came is told that a device has proven to hold its certificate's key, before
 	// the session begins; nil: nobody is. Its error refuses the session.
-	Came     func(*x509.Certificate) error
+	Came func(*x509.Certificate) error
+	// Session is told that a device was let in, and from which host; nil: nobody is.
+	Session  func(device, host string)
 	Devices  Devices
 	Metadata Metadata
 	Blobs    Blobs

@@ -46,6 +46,8 @@ type Store interface {
 	// change sees the generation that a backup knew, and the device's memberships
 	// in rollouts that are under way.
 	Reconcile(ctx context.Context, device string, told fleet.Told, now time.Time, change func(w *fleet.Wish, known int64, ms []fleet.Member) (*fleet.Reconciliation, error), sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
+	// Retire ends a device for good and empties its wish, signed.
+	Retire(ctx context.Context, device string, a fleet.Audit, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 	// CommitRollout stores one action of a rollout, see fleet.Commit.
 	CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 }
@@ -66,6 +68,11 @@ type Custom struct {
 	Issued     int64  `json:"issued"` // seconds
 	// Lockbox is set in what travels in one: a wire.LockboxNote.
 	Lockbox any `json:"lockbox,omitempty"`
+}
+
+// Retire ends a device for good: nothing is directed to it any more.
+func (s *Service) Retire(ctx context.Context, device string, a fleet.Audit) error {
+	return s.Store.Retire(ctx, device, a, func(w *fleet.Wish) ([]fleet.MetaRow, error) { return s.Sign(ctx, w) })
 }
 
 // Sign makes the three files of a wish. All carry the wish's version, the device

@@ -3,6 +3,8 @@
 package enroll
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -23,15 +25,18 @@ type Store interface {
 	CreateEnrolToken(ctx context.Context, t *fleet.EnrolToken, a fleet.Audit) error
 	// Enrol uses a token and makes the device in one transaction. The first use
 	// by a key counts against the token and stores d with its certificate; a
-	// repeated use by the same key returns what was stored. Refusals are
-	// ErrTokenUnknown (also for a wrong secret), ErrTokenExpired, ErrTokenSpent
-	// and ErrDeviceExists.
+	// repeated use by the same key returns what was stored. A token that replaces a
+	// device ends that one's identity. Refusals are ErrTokenUnknown (also for a wrong
+	// secret), ErrTokenExpired, ErrTokenSpent, ErrDeviceExists, ErrDeviceRetired,
+	// ErrSerialUnlisted, ErrSerialUsed, and for a key whose identity has ended
+	// ErrDeviceRevoked or ErrDeviceRejected.
 	Enrol(ctx context.Context, token string, secretHash [32]byte, d *fleet.Device, certPEM []byte, now time.Time) (stored *fleet.Device, storedCert []byte, err error)
 	// EnrolToken returns ErrTokenUnknown.
 	EnrolToken(ctx context.Context, id string) (*fleet.EnrolToken, error)
 	// Roots returns every root of a repository, oldest first.
 	Roots(ctx context.Context, repo string) ([][]byte, error)
 	Device(ctx context.Context, id string) (*fleet.Device, error)
+	Identities
 	Renewals
 	Signposts
 }
@@ -43,7 +48,12 @@ type Service struct {
 	Store    Store
 	// Life of a device's certificate; 0: DeviceLife.
 	Life time.Duration
-	Now  func() time.Time
+	// Ended is told that an identity of a device has ended, after that is stored: its
+	// sessions are to end; nil: nobody is.
+	Ended func(device string)
+	// Copied is told that a key which a device has renewed asks again; nil: nobody is.
+	Copied func(ctx context.Context, device, detail string)
+	Now    func() time.Time
 }
 
 func (s *Service) life() time.Duration {
@@ -53,17 +63,12 @@ func (s *Service) life() time.Duration {
 	return s.Life
 }
 
-// TokenRequest is what an operator asks for.
-type TokenRequest struct {
-	Channel string
-	Labels  map[string]string
-	Max     int           // devices, 1 to 100,000
-	Expires time.Duration // up to a year
-}
-
 // NewToken makes an enrolment token. Its secret is in the text that is returned
 // and nowhere else.
-func (s *Service) NewToken(ctx context.Context, r TokenRequest, actor string) (*fleet.EnrolToken, string, error) {
+func (s *Service) NewToken(ctx context.Context, r fleet.TokenRequest, actor string) (*fleet.EnrolToken, string, error) {
+	if err := s.complete(ctx, &r); err != nil {
+		return nil, "", err
+	}
 	if r.Max < 1 || r.Max > 100_000 || r.Expires <= 0 || r.Expires > 366*24*time.Hour {
 		return nil, "", fleet.ErrBadRequest.With("a token is for 1 to 100,000 devices and at most a year, not %d and %v", r.Max, r.Expires)
 	}
@@ -80,13 +85,17 @@ func (s *Service) NewToken(ctx context.Context, r TokenRequest, actor string) (*
 	rand.Read(secret) // never fails
 	t := &fleet.EnrolToken{
 		ID: fleet.NewID(fleet.PrefixToken, now), Hash: sha256.Sum256(secret), Channel: r.Channel, Labels: r.Labels,
-		Max: r.Max, Expires: now.Add(r.Expires), Created: now, By: actor,
-	}
-	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "token.create", Object: t.ID, Detail: fmt.Sprintf("channel %s, %d devices", t.Channel, t.Max)}
-	if err := s.Store.CreateEnrolToken(ctx, t, a); err != nil {
-		return nil, "", err
+		Max: r.Max, Expires: now.Add(r.Expires), Created: now, By: actor, Hold: r.Hold, Serials: r.Serials, Replaces: r.Replaces,
 	}
 	st := s.Standing()
+	t.CA = st.CAs[0].Fingerprint()
+	act, object, detail := "token.create", t.ID, fmt.Sprintf("channel %s, %d devices", t.Channel, t.Max)
+	if t.Replaces != "" {
+		act, object, detail = "device.replace", t.Replaces, "with "+t.ID
+	}
+	if err := s.Store.CreateEnrolToken(ctx, t, s.audit(actor, act, object, detail)); err != nil {
+		return nil, "", err
+	}
 	text := &wire.EnrolToken{Server: st.Addresses[0].Server, ID: t.ID, Secret: secret, CA: st.CAs[0].Fingerprint(), CatalogRoot: catalog, DirectorRoot: director, Channel: t.Channel}
 	return t, text.String(), nil
 }
@@ -104,7 +113,8 @@ func (s *Service) root(ctx context.Context, repo string) ([]byte, error) {
 	return sum[:], nil
 }
 
-// Enrol checks token and key and returns the device's identity.
+// Enrol checks token and key and returns the device's identity. ErrEnrolPending is
+// returned while the token's devices wait to be accepted and this one does.
 func (s *Service) Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolReply, error) {
 	key, err := checkKey(r)
 	if err != nil {
@@ -114,14 +124,6 @@ func (s *Service) Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolR
 	if err != nil {
 		return nil, err
 	}
-	now := s.Now()
-	id := r.Device
-	if id == "" {
-		id = defaultID(r.PublicKey)
-	}
-	if !wire.ValidDevice(id) {
-		return nil, fleet.ErrBadRequest.With("device id %q: 1 to 64 of a-z, 0-9 and - wanted", id)
-	}
 	st := s.Standing()
 	ca := st.CAs[0]
 	if len(r.CA) > 0 {
@@ -129,14 +131,26 @@ func (s *Service) Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolR
 			return nil, fleet.ErrTokenCA
 		}
 	}
-	cert, serial, err := ca.deviceFor(s.life(), id, key, now)
+	id, err := nameFor(t, r)
 	if err != nil {
 		return nil, err
 	}
-	d := &fleet.Device{ID: id, Status: fleet.DeviceActive, Channel: t.Channel, Labels: t.Labels, Facts: r.Facts, PublicKey: r.PublicKey, Serial: serial, Expires: now.Add(s.life()), Enrolled: now}
-	d, cert, err = s.Store.Enrol(ctx, r.Token, sha256.Sum256(r.Secret), d, cert, now)
-	if err != nil {
+	now := s.Now()
+	d := &fleet.Device{ID: id, Status: fleet.DeviceActive, Channel: t.Channel, Labels: t.Labels, Facts: r.Facts, PublicKey: r.PublicKey, Enrolled: now}
+	var cert []byte
+	if t.Hold {
+		d.Status, cert = fleet.DevicePending, []byte{}
+	} else {
+		if cert, d.Serial, err = ca.deviceFor(s.life(), id, key, now); err != nil {
+			return nil, err
+		}
+		d.Expires = now.Add(s.life())
+	}
+	if d, cert, err = s.enter(ctx, t, r, d, cert); err != nil {
 		return nil, err
+	}
+	if d.Status == fleet.DevicePending {
+		return nil, fleet.ErrEnrolPending.With("%s waits for an operator to accept its key %s", d.ID, fleet.Fingerprint(r.PublicKey))
 	}
 	reply := &wire.EnrolReply{Device: d.ID, Channel: d.Channel, Certificate: cert, CA: ca.Cert(), MQTT: st.Addresses[0].MQTT}
 	if reply.CatalogRoots, err = s.Store.Roots(ctx, wire.RepoCatalog); err != nil {
@@ -144,6 +158,42 @@ func (s *Service) Enrol(ctx context.Context, r *wire.EnrolRequest) (*wire.EnrolR
 	}
 	reply.DirectorRoots, err = s.Store.Roots(ctx, wire.RepoDirector)
 	return reply, err
+}
+
+// nameFor is the id that a request gets with a token.
+func nameFor(t *fleet.EnrolToken, r *wire.EnrolRequest) (string, error) {
+	id := cmp.Or(r.Device, t.Replaces, defaultID(r.PublicKey))
+	if !wire.ValidDevice(id) {
+		return "", fleet.ErrBadRequest.With("device id %q: 1 to 64 of a-z, 0-9 and - wanted", id)
+	}
+	if t.Replaces != "" && id != t.Replaces {
+		return "", fleet.ErrDeviceExists.With("the token gives the place of %s, not a device %s", t.Replaces, id)
+	}
+	return id, nil
+}
+
+// enter stores the device, and says what came of it to who has to know.
+func (s *Service) enter(ctx context.Context, t *fleet.EnrolToken, r *wire.EnrolRequest, d *fleet.Device, cert []byte) (*fleet.Device, []byte, error) {
+	ends := false
+	if t.Replaces != "" {
+		old, err := s.Store.Device(ctx, t.Replaces)
+		if err != nil {
+			return nil, nil, err
+		}
+		ends = !bytes.Equal(old.PublicKey, r.PublicKey)
+	}
+	stored, storedCert, err := s.Store.Enrol(ctx, r.Token, sha256.Sum256(r.Secret), d, cert, d.Enrolled)
+	if errors.Is(err, fleet.ErrSerialUsed) {
+		serial := r.Facts[fleet.FactSerial]
+		a := s.audit("device:"+d.ID, "device.enrol_refused", t.ID, fmt.Sprintf("serial %q was used by another key than %s", serial, fleet.Fingerprint(r.PublicKey)))
+		if err := s.Store.RefusedSerial(ctx, t.ID, serial, a); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err == nil && ends && s.Ended != nil {
+		s.Ended(t.Replaces)
+	}
+	return stored, storedCert, err
 }
 
 // checkKey reads the public key and the proof that the device holds it.

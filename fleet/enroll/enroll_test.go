@@ -68,7 +68,7 @@ func (r *rig) withRoots(t *testing.T) *rig {
 
 func (r *rig) token(t *testing.T, max int) *wire.EnrolToken {
 	t.Helper()
-	_, text, err := r.NewToken(t.Context(), enroll.TokenRequest{Channel: "production", Labels: map[string]string{"site": "harbour"}, Max: max, Expires: time.Hour}, "anna")
+	_, text, err := r.NewToken(t.Context(), fleet.TokenRequest{Channel: "production", Labels: map[string]string{"site": "harbour"}, Max: max, Expires: time.Hour}, "anna")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestBatchToken(t *testing.T) {
 func TestNewTokenBounds(t *testing.T) {
 	r := newRig(t)
 	ask := func(max int, expires time.Duration) error {
-		_, _, err := r.NewToken(t.Context(), enroll.TokenRequest{Channel: "dev", Max: max, Expires: expires}, "anna")
+		_, _, err := r.NewToken(t.Context(), fleet.TokenRequest{Channel: "dev", Max: max, Expires: expires}, "anna")
 		return err
 	}
 	if err := ask(1, time.Hour); !errors.Is(err, fleet.ErrCatalogEmpty) {

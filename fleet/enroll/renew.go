@@ -101,6 +101,7 @@ func (s *Service) renewing(ctx context.Context, r *wire.RenewRequest) (*fleet.De
 	}
 	switch {
 	case !ecdsa.VerifyASN1(current, proof[:], r.Old):
+		s.former(ctx, d, proof[:], r.Old)
 		return nil, nil, fleet.ErrRenewRefused
 	case d.Status != fleet.DeviceActive:
 		return nil, nil, fleet.ErrDeviceRevoked
@@ -109,6 +110,28 @@ func (s *Service) renewing(ctx context.Context, r *wire.RenewRequest) (*fleet.De
 	}
 	return d, next, nil
 }
+
+// former looks whether it is a key that the device has renewed which asks. The device
+// itself never does that: it came with the key after it before. A copy of it does.
+func (s *Service) former(ctx context.Context, d *fleet.Device, proof, signature []byte) {
+	if s.Copied == nil || d.Status != fleet.DeviceActive {
+		return
+	}
+	fs, err := s.Store.Formers(ctx, d.ID)
+	if err != nil {
+		return // the request is refused in any case
+	}
+	for _, f := range fs[:min(len(fs), maxFormers)] {
+		key, err := parseKey(f.PublicKey)
+		if err == nil && f.How == fleet.EndedRenewed && ecdsa.VerifyASN1(key, proof, signature) {
+			s.Copied(ctx, d.ID, "the key "+fleet.Fingerprint(f.PublicKey)+", which the device has renewed, asks for a certificate")
+			return
+		}
+	}
+}
+
+// maxFormers bounds what one request that is refused costs.
+const maxFormers = 8
 
 // late compares the certificate that is renewed with the request and tells whether
 // it expired so long ago that an operator is to look.
@@ -142,17 +165,20 @@ func (s *Service) certify(ctx context.Context, r *fleet.Renewal, device string, 
 	return err
 }
 
-// Accept lets through what waits for an operator: the renewal of a certificate that
-// expired long ago. The device gets its certificate when it asks the next time.
-// ErrNothingWaits is returned where nothing does, also for another fingerprint than
-// that of the key that waits; an empty one is any.
+// Accept lets through what waits for an operator: the enrolment of a pending device,
+// or the renewal of a certificate that expired long ago. The device gets its
+// certificate when it asks the next time. ErrNothingWaits is returned where nothing
+// does, for a renewal also with another fingerprint than that of the key that waits;
+// an empty one is any. For an enrolment it has to be told, else ErrFingerprint.
 func (s *Service) Accept(ctx context.Context, device, fingerprint, actor string) error {
 	d, err := s.Store.Device(ctx, device)
 	if err != nil {
 		return err
 	}
 	switch {
-	case d.Status == fleet.DeviceRevoked:
+	case d.Status == fleet.DevicePending:
+		return s.acceptDevice(ctx, d, fingerprint, actor)
+	case d.Status != fleet.DeviceActive:
 		return fleet.ErrDeviceRevoked
 	case !d.Renewal.Waits():
 		return fleet.ErrNothingWaits

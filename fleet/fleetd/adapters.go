@@ -9,18 +9,10 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
-	"github.com/dunlin-edge/dunlin/fleet/enroll"
 	"github.com/dunlin-edge/dunlin/fleet/lockbox"
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
 	"github.com/dunlin-edge/dunlin/fleet/telemetry"
 )
-
-// enrolment is enroll.Service as the API wants it.
-type enrolment struct{ *enroll.Service }
-
-func (e enrolment) Token(ctx context.Context, channel string, labels map[string]string, max int, expires time.Duration, actor string) (*fleet.EnrolToken, string, error) {
-	return e.NewToken(ctx, enroll.TokenRequest{Channel: channel, Labels: labels, Max: max, Expires: expires}, actor)
-}
 
 // ceremony is catalog.Service as the API wants it.
 type ceremony struct{ *catalog.Service }

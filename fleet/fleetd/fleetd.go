@@ -139,10 +139,10 @@ func (s *server) open(ctx context.Context) error {
 	s.alarms = &alarm.Board{Store: s.db, Now: time.Now, Log: s.log}
 	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Vouch: vouching.vouch, Now: time.Now, Log: s.log}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
-	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Now: time.Now}
+	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Ended: s.ended, Copied: s.copied, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
-	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
 	return nil
 }
 
@@ -172,6 +172,11 @@ func (s *server) startBroker() error {
 			defer cancel()
 			return s.came(ctx, c)
 		},
+		Session: func(device, host string) {
+			ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
+			defer cancel()
+			s.telemetry.Session(ctx, device, host)
+		},
 		Devices: s.telemetry, Metadata: s, Blobs: s, Log: s.log,
 	})
 	if err != nil {
@@ -194,9 +199,9 @@ const graceTime = 3 * time.Second
 
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
-		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: enrolment{s.enrol}, Catalog: ceremony{s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
+		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: ceremony{s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
 		OnlineKeys: s.keys.online, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting,
-		Revoked: func(device string) { s.broker.Kick(device) }, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
+		Revoked: s.ended, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})
 	var handlers sync.WaitGroup
 	srv := &http.Server{

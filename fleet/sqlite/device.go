@@ -11,15 +11,15 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-const deviceColumns = `id, status, channel, public_key, serial, expires, agent, facts, epoch, counter, nonce, generation, models, queues, proof, enrolled, last_seen, reported_at, online,
+const deviceColumns = `id, status, channel, public_key, serial, expires, agent, facts, epoch, counter, nonce, generation, models, queues, runs, proof, enrolled, last_seen, reported_at, online,
  (SELECT json_group_object(key, value) FROM labels WHERE device = devices.id), ` + renewalColumns
 
 func scanDevice(s scanner) (*fleet.Device, error) {
 	var d fleet.Device
-	var facts, models, queues, labels string
+	var facts, models, queues, runs, labels string
 	var epoch, counter, expires, enrolled, seen, reported int64
 	var next renewalRow
-	err := s.Scan(&d.ID, &d.Status, &d.Channel, &d.PublicKey, &d.Serial, &expires, &d.Agent, &facts, &epoch, &counter, &d.Nonce, &d.Generation, &models, &queues, &d.Proof, &enrolled, &seen, &reported, &d.Online, &labels, &next.key, &next.serial, &next.certificate, &next.expires, &next.asked)
+	err := s.Scan(&d.ID, &d.Status, &d.Channel, &d.PublicKey, &d.Serial, &expires, &d.Agent, &facts, &epoch, &counter, &d.Nonce, &d.Generation, &models, &queues, &runs, &d.Proof, &enrolled, &seen, &reported, &d.Online, &labels, &next.key, &next.serial, &next.certificate, &next.expires, &next.asked)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func scanDevice(s scanner) (*fleet.Device, error) {
 	for _, x := range []struct {
 		text string
 		into any
-	}{{facts, &d.Facts}, {models, &d.Models}, {queues, &d.Queues}, {labels, &d.Labels}} {
+	}{{facts, &d.Facts}, {models, &d.Models}, {queues, &d.Queues}, {runs, &d.Runs}, {labels, &d.Labels}} {
 		if err := json.Unmarshal([]byte(x.text), x.into); err != nil {
 			return nil, fmt.Errorf("device %s: %w", d.ID, err)
 		}
@@ -54,7 +54,7 @@ func (db *DB) Devices(ctx context.Context, f fleet.DeviceFilter) ([]*fleet.Devic
 		return nil, fleet.ErrSelector.With("%v", err)
 	}
 	all, err := list(ctx, db.r, scanDevice, `SELECT `+deviceColumns+` FROM devices
- WHERE id > ? AND (? = '' OR channel = ?) AND (? = '' OR status = ?) ORDER BY id`, f.After, f.Channel, f.Channel, f.Status, f.Status)
+ WHERE id > ? AND (? = '' OR channel = ?) AND (? = '' OR status = ?) AND status != ? ORDER BY id`, f.After, f.Channel, f.Channel, f.Status, f.Status, f.Not)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
@@ -93,15 +93,15 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte)
 	return nil
 }
 
-// replaceIdentity gives a revoked device's name to another key. In rollouts that it
-// owes an outcome it is pending again, until the new key acknowledges the wish.
+// replaceIdentity gives a device's name to another key. In rollouts that it owes an
+// outcome it is pending again, until the new key acknowledges the wish.
 func replaceIdentity(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte) error {
 	facts, err := jsonText(orEmpty(d.Facts))
 	if err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, public_key = ?, serial = ?, expires = ?, certificate = ?, facts = ?, enrolled = ?,
-		epoch = 0, counter = 0, nonce = NULL, generation = 0, models = '[]', queues = '[]', proof = '', reported_at = 0 WHERE id = ?`,
+		epoch = 0, counter = 0, nonce = NULL, generation = 0, models = '[]', queues = '[]', runs = '[]', proof = '', reported_at = 0 WHERE id = ?`,
 		d.Status, d.PublicKey, d.Serial, millis(d.Expires), cert, facts, millis(d.Enrolled), d.ID)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `UPDATE members SET acked = 0 WHERE device = ? AND outcome = ''`, d.ID)
@@ -154,8 +154,12 @@ func (db *DB) UpdateDevice(ctx context.Context, id string, change func(*fleet.De
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, agent = ?, facts = ?, epoch = ?, counter = ?, nonce = ?, generation = ?, models = ?, queues = ?, proof = ?, last_seen = ?, reported_at = ?, online = ? WHERE id = ?`,
-			d.Status, d.Agent, facts, int64(d.Epoch), int64(d.Counter), d.Nonce, d.Generation, models, queues, d.Proof, millis(d.LastSeen), millis(d.ReportedAt), d.Online, id)
+		runs, err := jsonText(d.Runs)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, agent = ?, facts = ?, epoch = ?, counter = ?, nonce = ?, generation = ?, models = ?, queues = ?, runs = ?, proof = ?, last_seen = ?, reported_at = ?, online = ? WHERE id = ?`,
+			d.Status, d.Agent, facts, int64(d.Epoch), int64(d.Counter), d.Nonce, d.Generation, models, queues, runs, d.Proof, millis(d.LastSeen), millis(d.ReportedAt), d.Online, id)
 		return err
 	})
 }
@@ -203,11 +207,18 @@ func (db *DB) SetLabels(ctx context.Context, id string, set map[string]string, r
 	return d, err
 }
 
-// Revoke ends an identity. Revoking it again changes nothing.
+// Revoke ends an identity; its name may be taken by another key. Revoking it again
+// changes nothing. ErrDevicePending for one that has none yet.
 func (db *DB) Revoke(ctx context.Context, id string, a fleet.Audit) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
-		if _, err := getDevice(ctx, tx, id); err != nil {
+		d, err := getDevice(ctx, tx, id)
+		switch {
+		case err != nil:
 			return err
+		case d.Status == fleet.DevicePending:
+			return fleet.ErrDevicePending
+		case d.Status == fleet.DeviceRetired:
+			return fleet.ErrDeviceRetired
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE devices SET status = ?, online = 0 WHERE id = ?`, fleet.DeviceRevoked, id); err != nil {
 			return err

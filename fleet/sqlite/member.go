@@ -22,7 +22,7 @@ func scanMember(s scanner) (fleet.Member, error) {
 		return m, err
 	}
 	m.Assigned, m.Acked, m.Settled, m.Undone = fromMillis(assigned), fromMillis(acked), fromMillis(settled), fromMillis(undone)
-	m.Heard, m.Revoked = fromMillis(heard), status == fleet.DeviceRevoked
+	m.Heard, m.Revoked = fromMillis(heard), status != fleet.DeviceActive
 	m.Answered = uint64(answered)
 	if before != "" {
 		m.Before = new(fleet.Item)
@@ -58,10 +58,10 @@ func (db *DB) Tallies(ctx context.Context, rollouts []string) (map[string][]flee
 	rows, err := list(ctx, db.r, func(s scanner) (x row, err error) {
 		return x, s.Scan(&x.rollout, &x.Stage, &x.Outcome, &x.Assigned, &x.Acked, &x.Undone, &x.Back, &x.Answered, &x.Revoked, &x.Devices)
 	}, `SELECT m.rollout, m.stage, m.outcome, m.assigned != 0 AS a, m.acked != 0 AS k, m.undone != 0 AS u,
- m.undone != 0 AND (m.acked = 0 OR d.generation >= coalesce(w.generation, 0)) AS b, m.answered != 0 AS n, d.status = ? AS r, count(*)
+ m.undone != 0 AND (m.acked = 0 OR d.generation >= coalesce(w.generation, 0)) AS b, m.answered != 0 AS n, d.status != ? AS r, count(*)
  FROM members m JOIN devices d ON d.id = m.device LEFT JOIN wishes w ON w.device = m.device
  WHERE m.rollout IN (SELECT value FROM json_each(?)) GROUP BY m.rollout, m.stage, m.outcome, a, k, u, b, n, r`,
-		fleet.DeviceRevoked, ids)
+		fleet.DeviceActive, ids)
 	if err != nil {
 		return nil, fmt.Errorf("count members: %w", err)
 	}

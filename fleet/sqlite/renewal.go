@@ -78,6 +78,9 @@ func (db *DB) Promote(ctx context.Context, device string, key []byte, a fleet.Au
 		if err := dropRenewal(ctx, tx, device); err != nil {
 			return err
 		}
+		if err := addFormer(ctx, tx, fleet.Former{Device: device, PublicKey: d.PublicKey, Since: d.Enrolled, Ended: a.At, How: fleet.EndedRenewed, By: r.PublicKey}); err != nil {
+			return err
+		}
 		return addAudit(ctx, tx, a)
 	})
 	return changed && err == nil, err

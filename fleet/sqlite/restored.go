@@ -73,6 +73,9 @@ func (db *DB) Restore(ctx context.Context, r Restore) (n Restored, err error) {
 }
 
 func restoreDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, r Restore) error {
+	if d.Status == fleet.DevicePending {
+		return nil // it has no wish
+	}
 	w, err := getWish(ctx, tx, d.ID)
 	if err != nil {
 		return err

@@ -212,6 +212,11 @@ func changeWish(ctx context.Context, tx *sql.Tx, c fleet.Commit, now time.Time, 
 	if err := c.Change(w); err != nil {
 		return err
 	}
+	if d, err := getDevice(ctx, tx, c.Device); err != nil {
+		return err
+	} else if d.Status == fleet.DeviceRetired { // it gets nothing back either
+		w.Items = nil
+	}
 	w.Generation++
 	w.Version++
 	w.Changed = now

@@ -67,12 +67,17 @@ type Ingest struct {
 	// Tell takes in what a device says of its signpost and returns the next one, nil:
 	// it has the newest; nil: nobody is told.
 	Tell func(ctx context.Context, device string, held *wire.SignpostHeld) (*wire.Envelope, error)
+	// Copied is told of signs that two devices share an identity, or that one's disk
+	// was set back; nil: nobody is.
+	Copied func(ctx context.Context, device, detail string)
 	// Wake makes the rollouts look at what changed.
 	Wake func()
 	// Heartbeat is the pause between two hellos.
 	Heartbeat time.Duration
 	Now       func() time.Time
 	Log       *slog.Logger
+
+	places places
 }
 
 // ErrProtocol is returned to a device that speaks no number of ours.
@@ -86,10 +91,12 @@ func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire
 	now := i.Now()
 	nonce := make([]byte, 16)
 	rand.Read(nonce) // never fails
+	copied := ""
 	err := i.Store.UpdateDevice(ctx, device, func(d *fleet.Device) error {
 		if d.Status != fleet.DeviceActive {
 			return fleet.ErrDeviceRevoked
 		}
+		copied = odd(d, h, now)
 		if h.Epoch != d.Epoch {
 			d.Epoch, d.Counter = h.Epoch, 0
 		}
@@ -99,6 +106,10 @@ func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire
 	})
 	if err != nil {
 		return nil, fmt.Errorf("hello of %s: %w", device, err)
+	}
+	i.places.ran(device, h.Run)
+	if copied != "" && i.Copied != nil {
+		i.Copied(ctx, device, copied)
 	}
 	if i.Told != nil {
 		if err := i.Told(ctx, device, h); err != nil {

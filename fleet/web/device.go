@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -54,21 +53,20 @@ func (a *api) deviceRoutes() {
 	route(a, get("/v1/devices/{id}/events", "list-device-events", "List what happened on a device"), fleet.RoleViewer, a.listEvents)
 	route(a, get("/v1/devices/{id}/samples", "list-device-samples", "List a device's measurements"), fleet.RoleViewer, a.listSamples)
 	route(a, huma.Operation{OperationID: "label-device", Method: http.MethodPatch, Path: "/v1/devices/{id}/labels", Summary: "Set and remove labels"}, fleet.RoleOperator, a.label)
-	route(a, post("/v1/devices/{id}/revoke", "revoke-device", "End a device's identity and its sessions"), fleet.RoleOperator, a.revoke)
-	route(a, post("/v1/devices/{id}/accept", "accept-device", "Let through what of a device waits for an operator"), fleet.RoleOperator, a.accept)
-	route(a, post("/v1/enrol-tokens", "create-enrol-token", "Make an enrolment token"), fleet.RoleOperator, once(a, a.createToken))
-	route(a, get("/v1/enrol-tokens", "list-enrol-tokens", "List enrolment tokens"), fleet.RoleOperator, a.listTokens)
-	route(a, huma.Operation{OperationID: "delete-enrol-token", Method: http.MethodDelete, Path: "/v1/enrol-tokens/{id}", Summary: "Make an enrolment token useless"}, fleet.RoleOperator, a.deleteToken)
-	route(a, post("/v1/enrol", "enrol", "Enrol a device with a token"), public, a.enrol)
-	route(a, post("/v1/renew", "renew", "Give a device the certificate of its next key"), public, a.renew)
 }
 
 func (a *api) listDevices(ctx context.Context, in *struct {
 	Paging
 	Selector string `query:"selector" maxLength:"1024"`
 	Channel  string `query:"channel"`
+	Status   string `query:"status" enum:"pending,active,revoked,retired"`
+	All      bool   `query:"all" doc:"also the retired ones"`
 }) (*page[DeviceView], error) {
-	ds, err := a.Store.Devices(ctx, fleet.DeviceFilter{Selector: in.Selector, Channel: in.Channel, After: in.After, Limit: in.Limit})
+	f := fleet.DeviceFilter{Selector: in.Selector, Channel: in.Channel, Status: in.Status, Not: fleet.DeviceRetired, After: in.After, Limit: in.Limit}
+	if in.All || in.Status == fleet.DeviceRetired {
+		f.Not = ""
+	}
+	ds, err := a.Store.Devices(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +92,9 @@ func (a *api) getDevice(ctx context.Context, in *ByID) (*one[DeviceView], error)
 		return nil, err
 	}
 	v.Server = viewServer(post)
+	if err := a.identity(ctx, &v); err != nil {
+		return nil, err
+	}
 	v.Wish = &WishView{Generation: w.Generation, Items: append([]fleet.Item{}, w.Items...)}
 	return &one[DeviceView]{v}, nil
 }
@@ -205,114 +206,4 @@ func (a *api) label(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return &one[DeviceView]{viewDevice(d)}, nil
-}
-
-func (a *api) revoke(ctx context.Context, in *ByID) (*one[DeviceView], error) {
-	if err := a.Store.Revoke(ctx, in.ID, a.audit(ctx, "device.revoke", in.ID, "")); err != nil {
-		return nil, err
-	}
-	a.Revoked(in.ID)
-	d, err := a.Store.Device(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &one[DeviceView]{viewDevice(d)}, nil
-}
-
-func (a *api) accept(ctx context.Context, in *struct {
-	ByID
-	Body struct {
-		Fingerprint string `json:"fingerprint,omitempty" maxLength:"64" doc:"of the key that waits; absent: whichever waits"`
-	}
-}) (*one[DeviceView], error) {
-	if err := a.Enrolment.Accept(ctx, in.ID, in.Body.Fingerprint, actor(ctx)); err != nil {
-		return nil, err
-	}
-	d, err := a.Store.Device(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &one[DeviceView]{viewDevice(d)}, nil
-}
-
-// TokenView is an enrolment token; its text only in the answer that made it.
-type TokenView struct {
-	ID      string            `json:"id"`
-	Token   string            `json:"token,omitempty" doc:"given to devices; shown once"`
-	Channel string            `json:"channel"`
-	Labels  map[string]string `json:"labels"`
-	Max     int               `json:"max"`
-	Used    int               `json:"used"`
-	Expires time.Time         `json:"expires"`
-	By      string            `json:"by"`
-}
-
-func viewToken(t *fleet.EnrolToken) TokenView {
-	return TokenView{ID: t.ID, Channel: t.Channel, Labels: orEmpty(t.Labels), Max: t.Max, Used: t.Used, Expires: t.Expires, By: t.By}
-}
-
-type newToken struct {
-	Idempotency
-	Body struct {
-		Channel string            `json:"channel" enum:"dev,staging,production"`
-		Labels  map[string]string `json:"labels,omitempty" maxProperties:"64"`
-		Max     int               `json:"max,omitempty" minimum:"1" maximum:"100000" default:"1"`
-		Expires fleet.Duration    `json:"expires,omitempty" doc:"like 24h; default 24h"`
-	}
-}
-
-func (a *api) createToken(ctx context.Context, in *newToken) (*one[TokenView], error) {
-	for k, v := range in.Body.Labels {
-		if err := fleet.CheckLabel(k, v); err != nil {
-			return nil, err
-		}
-	}
-	if in.Body.Expires == 0 {
-		in.Body.Expires = fleet.Duration(24 * time.Hour)
-	}
-	t, text, err := a.Enrolment.Token(ctx, in.Body.Channel, in.Body.Labels, in.Body.Max, time.Duration(in.Body.Expires), actor(ctx))
-	if err != nil {
-		return nil, err
-	}
-	v := viewToken(t)
-	v.Token = text
-	return &one[TokenView]{v}, nil
-}
-
-func (a *api) listTokens(ctx context.Context, _ *struct{}) (*page[TokenView], error) {
-	ts, err := a.Store.EnrolTokens(ctx)
-	if err != nil {
-		return nil, err
-	}
-	items := make([]TokenView, len(ts))
-	for i, t := range ts {
-		items[i] = viewToken(t)
-	}
-	return paged(items, 0, nil), nil
-}
-
-func (a *api) deleteToken(ctx context.Context, in *ByID) (*struct{}, error) {
-	err := a.Store.DeleteEnrolToken(ctx, in.ID, a.audit(ctx, "token.delete", in.ID, ""))
-	if errors.Is(err, fleet.ErrTokenUnknown) { // 401 is for devices that show one
-		absent := fleet.ErrTokenUnknown.With("there is no enrolment token %s", in.ID)
-		absent.Next, absent.Status = "list them with 'GET /v1/enrol-tokens'", http.StatusNotFound
-		return nil, absent
-	}
-	return nil, err
-}
-
-func (a *api) enrol(ctx context.Context, in *struct{ Body wire.EnrolRequest }) (*one[wire.EnrolReply], error) {
-	r, err := a.Enrolment.Enrol(ctx, &in.Body)
-	if err != nil {
-		return nil, err
-	}
-	return &one[wire.EnrolReply]{*r}, nil
-}
-
-func (a *api) renew(ctx context.Context, in *struct{ Body wire.RenewRequest }) (*one[wire.RenewReply], error) {
-	r, err := a.Enrolment.Renew(ctx, &in.Body)
-	if err != nil {
-		return nil, err
-	}
-	return &one[wire.RenewReply]{*r}, nil
 }

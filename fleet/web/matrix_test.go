@@ -42,6 +42,9 @@ var wantRoles = map[string]string{
 	"PATCH /v1/devices/{id}/labels": fleet.RoleOperator,
 	"POST /v1/devices/{id}/revoke":  fleet.RoleOperator,
 	"POST /v1/devices/{id}/accept":  fleet.RoleOperator,
+	"POST /v1/devices/{id}/reject":  fleet.RoleOperator,
+	"POST /v1/devices/{id}/retire":  fleet.RoleOperator,
+	"POST /v1/devices/{id}/replace": fleet.RoleOperator,
 	"POST /v1/enrol-tokens":         fleet.RoleOperator,
 	"GET /v1/enrol-tokens":          fleet.RoleOperator,
 	"DELETE /v1/enrol-tokens/{id}":  fleet.RoleOperator,
@@ -193,6 +196,8 @@ func TestRefusedChangesNothing(t *testing.T) {
 		for _, a := range []*answer{
 			s.ask(role, "PATCH", "/v1/devices/meter-1/labels", map[string]any{"set": map[string]string{"a": "b"}}),
 			s.ask(role, "POST", "/v1/devices/meter-1/revoke", nil),
+			s.ask(role, "POST", "/v1/devices/meter-1/retire", nil),
+			s.ask(role, "POST", "/v1/devices/meter-1/replace", map[string]any{}),
 			s.ask(role, "POST", "/v1/enrol-tokens", map[string]any{"channel": "dev"}),
 			s.ask(role, "POST", "/v1/rollouts", map[string]any{"model": "reader", "version": "1.0.0", "channel": "dev", "selector": ""}),
 			s.ask(role, "POST", "/v1/access", map[string]any{"name": "me", "role": "admin"}),

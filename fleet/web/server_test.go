@@ -60,12 +60,6 @@ type server struct {
 	revoked []string
 }
 
-type enrolment struct{ *enroll.Service }
-
-func (e enrolment) Token(ctx context.Context, channel string, labels map[string]string, max int, expires time.Duration, actor string) (*fleet.EnrolToken, string, error) {
-	return e.NewToken(ctx, enroll.TokenRequest{Channel: channel, Labels: labels, Max: max, Expires: expires}, actor)
-}
-
 type lockboxes struct {
 	*lockbox.Service
 	*telemetry.Ingest
@@ -156,9 +150,9 @@ func newServer(t testing.TB) *server {
 	s.config = Config{
 		Store:    db,
 		Rollouts: &rollout.Service{Store: db, Now: now, Wake: func() {}},
-		Enrolment: enrolment{&enroll.Service{Standing: func() *enroll.Standing {
+		Enrolment: &enroll.Service{Standing: func() *enroll.Standing {
 			return &enroll.Standing{CAs: []*enroll.CA{ca}, Addresses: []wire.Address{{Server: "https://fleet.test:8443", MQTT: "fleet.test:8883"}}}
-		}, Store: db, Now: now}},
+		}, Store: db, Now: now},
 		Catalog: papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
 		Blobs:   blobs,
 		Lockboxes: lockboxes{
@@ -171,6 +165,9 @@ func newServer(t testing.TB) *server {
 		Alarms:     &alarm.Board{Store: db, Now: now, Log: log},
 		OnlineKeys: online, CA: ca.Cert,
 		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
+		Retire: func(ctx context.Context, device string, a fleet.Audit) error {
+			return (&director.Service{Store: db, Key: shared.director, Now: now}).Retire(ctx, device, a)
+		},
 		Revoked: func(device string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

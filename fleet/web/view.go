@@ -21,7 +21,7 @@ func when(t time.Time) *time.Time {
 // DeviceView is a device as the API shows it.
 type DeviceView struct {
 	ID         string            `json:"id"`
-	Status     string            `json:"status" enum:"active,revoked"`
+	Status     string            `json:"status" enum:"pending,active,revoked,retired"`
 	Channel    string            `json:"channel"`
 	Class      string            `json:"class" doc:"hardware class, its stratum in rollouts"`
 	Labels     map[string]string `json:"labels"`
@@ -31,6 +31,9 @@ type DeviceView struct {
 	LastSeen   *time.Time        `json:"last_seen,omitempty"`
 	Enrolled   *time.Time        `json:"enrolled,omitempty"`
 	Expires    *time.Time        `json:"expires,omitempty" doc:"of the certificate"`
+	Key        string            `json:"fingerprint" doc:"SHA-256 of its public key, hex; of a pending device that of the key that waits"`
+	Former     []FormerView      `json:"former,omitempty" doc:"identities that the name had before, the newest first"`
+	Alarms     []AlarmView       `json:"alarms,omitempty" doc:"what is wrong with the device"`
 	Renewal    *RenewalView      `json:"renewal,omitempty" doc:"of the certificate, while one is under way"`
 	Generation int64             `json:"generation" doc:"of the newest wish that the device has verified"`
 	Proof      string            `json:"proof,omitempty" enum:"proven,claimed,"`
@@ -98,7 +101,7 @@ type WishView struct {
 func viewDevice(d *fleet.Device) DeviceView {
 	v := DeviceView{ID: d.ID, Status: d.Status, Channel: d.Channel, Class: d.Class(), Labels: orEmpty(d.Labels), Facts: orEmpty(d.Facts), Agent: d.Agent, Online: d.Online,
 		LastSeen: when(d.LastSeen), Enrolled: when(d.Enrolled), Generation: d.Generation, Proof: d.Proof, ReportedAt: when(d.ReportedAt), Models: []ModelView{}}
-	v.Expires = when(d.Expires)
+	v.Expires, v.Key = when(d.Expires), fleet.Fingerprint(d.PublicKey)
 	if r := d.Renewal; r != nil {
 		v.Renewal = &RenewalView{Waits: r.Waits(), Fingerprint: fleet.Fingerprint(r.PublicKey), Asked: r.Asked}
 	}
@@ -157,6 +160,7 @@ type CountsView struct {
 	Silent   int `json:"silent"`
 	Hit      int `json:"hit" doc:"failed, after it had answered live requests"`
 	Back     int `json:"back" doc:"without an outcome, got the former wish back and acknowledged it, or never the other"`
+	Gone     int `json:"gone" doc:"without an outcome, revoked or retired: nothing is waited for"`
 	Leaving  int `json:"leaving" doc:"without an outcome, has not acknowledged yet that it got the former wish back"`
 }
 
@@ -199,6 +203,8 @@ func (c *CountsView) add(t fleet.Tally) {
 		}
 	case t.Outcome == fleet.OutcomeSilent:
 		c.Silent += t.Devices
+	case t.Revoked:
+		c.Gone += t.Devices
 	case !t.Assigned:
 		c.Waiting += t.Devices
 	case t.Undone && t.Back:

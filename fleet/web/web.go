@@ -32,6 +32,7 @@ type Store interface {
 	SetLabels(ctx context.Context, id string, set map[string]string, remove []string, a fleet.Audit) (*fleet.Device, error)
 	Revoke(ctx context.Context, id string, a fleet.Audit) error
 	Wish(ctx context.Context, device string) (*fleet.Wish, error)
+	Formers(ctx context.Context, device string) ([]fleet.Former, error)
 	Signpost(ctx context.Context, device string) (*fleet.Signpost, error)
 	EnrolTokens(ctx context.Context) ([]*fleet.EnrolToken, error)
 	DeleteEnrolToken(ctx context.Context, id string, a fleet.Audit) error
@@ -62,8 +63,10 @@ type Enrolment interface {
 	// Accept lets through what of a device waits for an operator; a fingerprint that
 	// is not empty must be that of the key.
 	Accept(ctx context.Context, device, fingerprint, actor string) error
-	// Token makes an enrolment token; text is what a device is given.
-	Token(ctx context.Context, channel string, labels map[string]string, max int, expires time.Duration, actor string) (t *fleet.EnrolToken, text string, err error)
+	// Reject refuses the key of a device that waits to be let in.
+	Reject(ctx context.Context, device, actor string) error
+	// NewToken makes an enrolment token; text is what a device is given.
+	NewToken(ctx context.Context, r fleet.TokenRequest, actor string) (t *fleet.EnrolToken, text string, err error)
 }
 
 // Catalog takes in what publishers sign.
@@ -96,7 +99,9 @@ type Config struct {
 	CA func() []byte
 	// Waiting says what a rollout waits for.
 	Waiting func(*fleet.Rollout, []fleet.Tally) string
-	// Revoked ends the live sessions of a device.
+	// Retire ends a device for good.
+	Retire func(ctx context.Context, device string, a fleet.Audit) error
+	// Revoked ends what lives of an identity that has ended: sessions and alarms.
 	Revoked func(device string)
 	// Watch returns a channel that receives whenever a rollout changed, until
 	// the returned function is called.
@@ -136,6 +141,7 @@ func New(c Config) http.Handler {
 	a.huma = humago.New(a.mux, h)
 	a.huma.UseMiddleware(a.authorise)
 	a.deviceRoutes()
+	a.identityRoutes()
 	a.rolloutRoutes()
 	a.releaseRoutes()
 	a.accessRoutes()

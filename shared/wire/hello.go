@@ -17,6 +17,7 @@ type Hello struct {
 	Clock      Clock             `cbor:"9,keyasint"`
 	Queues     []QueueState      `cbor:"10,keyasint,omitempty"`
 	Signpost   *SignpostHeld     `cbor:"11,keyasint,omitempty"` // nil: the device takes none
+	Run        uint64            `cbor:"12,keyasint,omitempty"` // of the agent, drawn at each start; 0: not told
 }
 
 // Check bounds the lists.

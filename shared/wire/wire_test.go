@@ -62,6 +62,7 @@ var messages = map[string]any{
 	},
 	"hello-signpost": &wire.Hello{Protocols: []int{1}, Agent: "1.2.3", Epoch: 7, Channel: "production", Held: held, Clock: clock,
 		Signpost: &wire.SignpostHeld{Number: 2, Mark: []byte("12345678"), Using: "fleet.example:8883", Trouble: "no such host"}},
+	"hello-run": &wire.Hello{Protocols: []int{1}, Agent: "1.2.3", Epoch: 7, Channel: "production", Held: held, Clock: clock, Run: 1<<63 + 5},
 	"welcome-signpost": &wire.Welcome{Protocol: 1, Nonce: []byte("0123456789abcdef"), Window: 60, Heartbeat: 300,
 		Signpost: &wire.Envelope{Type: wire.SignpostType, Payload: []byte{0xa0}, Signature: []byte("signature")}},
 	"signpost": &wire.Signpost{Device: "meter-1", Number: 3, CAs: [][]byte{{0x30, 1}, {0x30, 2}},

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 )
 
 type accessView struct {
@@ -64,7 +65,7 @@ func (c *cli) accessListCmd() *cobra.Command {
 			return c.print(xs, func(w io.Writer) {
 				fmt.Fprintln(w, "ACCESS\tNAME\tROLE\tAGE")
 				for _, x := range xs {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", x.ID, x.Name, x.Role, age(time.Since(x.Created)))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", x.ID, x.Name, x.Role, say.Age(time.Since(x.Created)))
 				}
 			})
 		},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 	"github.com/dunlin-edge/dunlin/fleet/web"
 )
 
@@ -27,7 +28,7 @@ func (c *cli) alarmsCmd() *cobra.Command {
 				}
 				fmt.Fprintln(w, "\tKIND\tSUBJECT\tAGE\tTEXT")
 				for _, x := range xs {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mark(x.Urgent), x.Kind, x.Subject, age(time.Since(x.Since)), x.Text)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mark(x.Urgent), x.Kind, x.Subject, say.Age(time.Since(x.Since)), x.Text)
 					fmt.Fprintf(w, "\t\t\t\tnext: %s\n", x.Next)
 				}
 			})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 )
 
 type releaseView struct {
@@ -47,7 +49,7 @@ func (c *cli) releases(cmd *cobra.Command, path string, q url.Values) error {
 	return c.print(rs, func(w io.Writer) {
 		fmt.Fprintln(w, "MODEL\tVERSION\tCHANNEL\tCOUNTER\tKIND\tBYTES\tDIGEST\tPUBLISHED")
 		for _, r := range rs {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s ago\n", r.Model, r.Version, r.Channel, r.Counter, r.Kind, r.Size, shortDigest(r.Digest), age(time.Since(r.Published)))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s ago\n", r.Model, r.Version, r.Channel, r.Counter, r.Kind, r.Size, shortDigest(r.Digest), say.Age(time.Since(r.Published)))
 		}
 	})
 }

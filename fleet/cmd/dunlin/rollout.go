@@ -18,6 +18,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 )
 
 // rolloutView is what the API tells of a rollout.
@@ -39,6 +41,7 @@ type rolloutView struct {
 		Silent   int `json:"silent"`
 		Hit      int `json:"hit"`
 		Back     int `json:"back"`
+		Gone     int `json:"gone"`
 		Leaving  int `json:"leaving"`
 	} `json:"counts"`
 	Stages []struct {
@@ -192,7 +195,7 @@ func (c *cli) rolloutListCmd() *cobra.Command {
 			return c.print(rs, func(w io.Writer) {
 				fmt.Fprintln(w, "ROLLOUT\tRELEASE\tSTATUS\tSTAGE\tGOOD\tFAILED\tAGE\tWHY")
 				for _, r := range rs {
-					fmt.Fprintf(w, "%s\t%s@%s\t%s\t%s\t%d of %d\t%d\t%s\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Status, r.stage(), r.Counts.Good, r.Devices, r.Counts.Failed, age(time.Since(r.Created)), dash(r.why()))
+					fmt.Fprintf(w, "%s\t%s@%s\t%s\t%s\t%d of %d\t%d\t%s\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Status, r.stage(), r.Counts.Good, r.Devices, r.Counts.Failed, say.Age(time.Since(r.Created)), say.Dash(r.why()))
 				}
 			})
 		},
@@ -240,7 +243,7 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 				return err
 			}
 			return c.print(map[string]any{"rollout": r, "members": ms}, func(w io.Writer) {
-				fmt.Fprintf(w, "rollout\t%s\nrelease\t%s@%s in %s\nto\t%s\nstatus\t%s\nwhy\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Spec.Channel, dash(r.Spec.Selector), r.Status, dash(r.why()))
+				fmt.Fprintf(w, "rollout\t%s\nrelease\t%s@%s in %s\nto\t%s\nstatus\t%s\nwhy\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Spec.Channel, say.Dash(r.Spec.Selector), r.Status, say.Dash(r.why()))
 				for _, st := range r.Stages {
 					name := fmt.Sprintf("stage %d", st.Index+1)
 					if st.Control {
@@ -261,7 +264,7 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 				}
 				fmt.Fprintln(w, "\nDEVICE\tCLASS\tSTAGE\tOUTCOME\tWHY")
 				for _, m := range ms {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Device, m.Class, m.Stage+1, dash(m.Outcome), dash(strings.TrimSpace(m.Code+" "+m.Reason)))
+					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Device, m.Class, m.Stage+1, say.Dash(m.Outcome), say.Dash(strings.TrimSpace(m.Code+" "+m.Reason)))
 				}
 			})
 		},
@@ -340,7 +343,7 @@ func (r *rolloutView) line() string {
 	for _, x := range []struct {
 		n    int
 		what string
-	}{{r.Counts.Working, "at work"}, {r.Counts.Assigned, "assigned"}, {r.Counts.Failed, "failed"}, {r.Counts.Silent, "silent"}, {r.Counts.Leaving, "on the way back"}, {r.Counts.Back, "taken back"}} {
+	}{{r.Counts.Working, "at work"}, {r.Counts.Assigned, "assigned"}, {r.Counts.Failed, "failed"}, {r.Counts.Silent, "silent"}, {r.Counts.Leaving, "on the way back"}, {r.Counts.Back, "taken back"}, {r.Counts.Gone, "gone"}} {
 		if x.n > 0 {
 			s += fmt.Sprintf(", %d %s", x.n, x.what)
 		}
@@ -361,7 +364,7 @@ func (r *rolloutView) over() bool {
 
 // settle follows an aborted rollout until every device that was at work has
 // acknowledged its former wish.
-func (c *cli) settle(ctx context.Context, api api, id string) error {
+func (c *cli) settle(ctx context.Context, api remote.API, id string) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for printed := ""; ; {

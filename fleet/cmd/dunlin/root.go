@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"text/tabwriter"
 
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/devices"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
 	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
@@ -78,7 +81,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &fleet.Error{Code: "usage.flag", Message: err.Error(), Next: "run '" + cmd.CommandPath() + " --help'"}
 	})
-	root.AddCommand(c.keysCmd(), c.modelCmd(), c.deviceCmd(), c.rolloutCmd(), c.usbCmd(), c.accessCmd(), c.alarmsCmd())
+	root.AddCommand(c.keysCmd(), c.modelCmd(), (&devices.Commands{Print: c.print, API: c.api}).Command(), c.rolloutCmd(), c.usbCmd(), c.accessCmd(), c.alarmsCmd())
 	return root
 }
 
@@ -128,4 +131,18 @@ func (c *cli) asker() pack.Asker {
 		return nil
 	}
 	return pack.Terminal{In: bufio.NewReader(c.in), Out: c.err}
+}
+
+func (c *cli) api() (remote.API, error) {
+	p, err := c.publisher()
+	return remote.API{Client: p}, err
+}
+
+// all reads every page of a list.
+func all[T any](ctx context.Context, c *cli, path string, q url.Values) ([]T, error) {
+	api, err := c.api()
+	if err != nil {
+		return nil, err
+	}
+	return remote.All[T](ctx, api, path, q)
 }

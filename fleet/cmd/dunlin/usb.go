@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 	"github.com/dunlin-edge/dunlin/fleet/lockbox"
 )
 
@@ -109,7 +110,7 @@ func (c *cli) usbImportCmd() *cobra.Command {
 			err = c.print(got, func(w io.Writer) {
 				fmt.Fprintln(w, "DEVICE\tPROOF\tREPORTS\tSAMPLES\tEVENTS\tLOCKBOX")
 				for _, r := range got {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\n", r.Device, dash(r.Proof), r.Reports, r.Samples, r.Events, dash(r.Lockbox))
+					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\n", r.Device, say.Dash(r.Proof), r.Reports, r.Samples, r.Events, say.Dash(r.Lockbox))
 				}
 			})
 			return c.everyError(errors.Join(err, unanswered, failed))

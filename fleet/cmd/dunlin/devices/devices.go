@@ -1,20 +1,30 @@
-package main
+// Package devices holds the commands of dunlin about devices and their identities.
+package devices
 
 import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 )
+
+// Commands is what these commands take from the program.
+type Commands struct {
+	// Print writes v as JSON, or calls table for people.
+	Print func(v any, table func(io.Writer)) error
+	// API reaches the server.
+	API func() (remote.API, error)
+}
 
 // deviceView is what the API tells of a device.
 type deviceView struct {
@@ -28,6 +38,9 @@ type deviceView struct {
 	Online   bool              `json:"online"`
 	LastSeen *time.Time        `json:"last_seen,omitempty"`
 	Expires  *time.Time        `json:"expires,omitempty"`
+	Key      string            `json:"fingerprint"`
+	Former   []formerView      `json:"former,omitempty"`
+	Alarms   []alarmView       `json:"alarms,omitempty"`
 	Renewal  *struct {
 		Waits       bool      `json:"waits"`
 		Fingerprint string    `json:"fingerprint"`
@@ -58,62 +71,39 @@ type slotView struct {
 	Proven  bool   `json:"proven"`
 }
 
-// listView is a page of the API.
-type listView[T any] struct {
-	Items []T    `json:"items"`
-	Next  string `json:"next,omitempty"`
-}
-
-// all reads every page of a list.
-func all[T any](ctx context.Context, c *cli, path string, q url.Values) ([]T, error) {
-	api, err := c.api()
-	if err != nil {
-		return nil, err
-	}
-	items := []T{}
-	for {
-		var p listView[T]
-		at := path
-		if len(q) > 0 {
-			at += "?" + q.Encode()
-		}
-		if err := api.Call(ctx, http.MethodGet, at, nil, &p); err != nil {
-			return nil, err
-		}
-		items = append(items, p.Items...)
-		if p.Next == "" {
-			return items, nil
-		}
-		q.Set("after", p.Next)
-	}
-}
-
-func (c *cli) deviceCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "device", Short: "Enrol, list, label and revoke devices"}
-	cmd.AddCommand(c.deviceListCmd(), c.deviceShowCmd(), c.deviceLabelCmd(), c.deviceTokenCmd(), c.deviceRevokeCmd(), c.deviceAcceptCmd(), c.deviceEventsCmd())
+// Command returns 'dunlin device' with all of them.
+func (c *Commands) Command() *cobra.Command {
+	cmd := &cobra.Command{Use: "device", Short: "Enrol, list, label, replace and retire devices"}
+	cmd.AddCommand(c.listCmd(), c.showCmd(), c.labelCmd(), c.eventsCmd(), c.tokenCmd(), c.acceptCmd(), c.rejectCmd(), c.replaceCmd(), c.revokeCmd(), c.retireCmd())
 	return cmd
 }
 
-func (c *cli) deviceListCmd() *cobra.Command {
+func (c *Commands) listCmd() *cobra.Command {
 	var selector, channel string
+	var retired bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List devices", Args: cobra.NoArgs,
 		Example: "  dunlin device list -l 'site=harbour,class!=rpi3'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ds, err := all[deviceView](cmd.Context(), c, "/v1/devices", url.Values{"selector": {selector}, "channel": {channel}, "limit": {"1000"}})
+			api, err := c.API()
 			if err != nil {
 				return err
 			}
-			return c.print(ds, func(w io.Writer) {
+			ds, err := remote.All[deviceView](cmd.Context(), api, "/v1/devices", url.Values{"selector": {selector}, "channel": {channel}, "all": {strconv.FormatBool(retired)}, "limit": {"1000"}})
+			if err != nil {
+				return err
+			}
+			return c.Print(ds, func(w io.Writer) {
 				fmt.Fprintln(w, "DEVICE\tSTATUS\tCHANNEL\tCLASS\tSEEN\tCERTIFICATE\tPROOF\tRUNS\tLABELS")
 				for _, d := range ds {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Status, d.Channel, d.Class, d.seen(), d.certificate(time.Now()), dash(d.Proof), d.runs(), pairs(d.Labels))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Status, d.Channel, d.Class, d.seen(), d.certificate(time.Now()), say.Dash(d.Proof), d.runs(), say.Pairs(d.Labels))
 				}
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&selector, "selector", "l", "", "labels and facts, like site=harbour,arch in (arm64)")
 	cmd.Flags().StringVar(&channel, "channel", "", "only of this channel")
+	cmd.Flags().BoolVar(&retired, "all", false, "also the retired ones")
 	return cmd
 }
 
@@ -124,20 +114,7 @@ func (d *deviceView) seen() string {
 	case d.LastSeen == nil:
 		return "never"
 	}
-	return age(time.Since(*d.LastSeen)) + " ago"
-}
-
-// age is a duration in at most two units.
-func age(d time.Duration) string {
-	switch d = d.Round(time.Second); {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%d d", int(d.Hours()/24))
+	return say.Age(time.Since(*d.LastSeen)) + " ago"
 }
 
 func (d *deviceView) runs() string {
@@ -147,25 +124,10 @@ func (d *deviceView) runs() string {
 			out = append(out, m.Model+"@"+m.Active.Version)
 		}
 	}
-	return dash(strings.Join(out, " "))
+	return say.Dash(strings.Join(out, " "))
 }
 
-func dash(s string) string {
-	if s == "" {
-		return "–"
-	}
-	return s
-}
-
-func pairs(m map[string]string) string {
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, k+"="+m[k])
-	}
-	return dash(strings.Join(out, ","))
-}
-
-func (c *cli) deviceShowCmd() *cobra.Command {
+func (c *Commands) showCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show DEVICE", Short: "Show what a device runs, what it shall run, and why the two differ", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -175,8 +137,8 @@ func (c *cli) deviceShowCmd() *cobra.Command {
 }
 
 // callDevice calls the API for a device and shows it.
-func (c *cli) callDevice(ctx context.Context, method, path string, in any) error {
-	api, err := c.api()
+func (c *Commands) callDevice(ctx context.Context, method, path string, in any) error {
+	api, err := c.API()
 	if err != nil {
 		return err
 	}
@@ -184,8 +146,9 @@ func (c *cli) callDevice(ctx context.Context, method, path string, in any) error
 	if err := api.Call(ctx, method, path, in, &d); err != nil {
 		return err
 	}
-	return c.print(&d, func(w io.Writer) {
-		fmt.Fprintf(w, "device\t%s\nstatus\t%s, %s\nchannel\t%s\nclass\t%s\nagent\t%s\nlabels\t%s\nfacts\t%s\nproof\t%s\ncertificate\t%s\n", d.ID, d.Status, d.seen(), d.Channel, d.Class, dash(d.Agent), pairs(d.Labels), pairs(d.Facts), dash(d.Proof), d.certificate(time.Now()))
+	return c.Print(&d, func(w io.Writer) {
+		fmt.Fprintf(w, "device\t%s\nstatus\t%s, %s\nchannel\t%s\nclass\t%s\nagent\t%s\nlabels\t%s\nfacts\t%s\nproof\t%s\ncertificate\t%s\n", d.ID, d.Status, d.seen(), d.Channel, d.Class, say.Dash(d.Agent), say.Pairs(d.Labels), say.Pairs(d.Facts), say.Dash(d.Proof), d.certificate(time.Now()))
+		d.showIdentity(w)
 		d.showRenewal(w)
 		d.showServer(w)
 		if d.Wish != nil {
@@ -219,7 +182,7 @@ func showSlot(w io.Writer, use string, s *slotView) {
 	fmt.Fprintf(w, "%s\t%s, %s%s%s\n", use, s.Path, s.Verdict, proven, why)
 }
 
-func (c *cli) deviceLabelCmd() *cobra.Command {
+func (c *Commands) labelCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "label DEVICE KEY=VALUE… KEY-…", Short: "Set and remove labels", Args: cobra.MinimumNArgs(2),
 		Example: "  dunlin device label meter-1 site=harbour floor=2 spare-",
@@ -245,55 +208,7 @@ func (c *cli) deviceLabelCmd() *cobra.Command {
 	}
 }
 
-func (c *cli) deviceTokenCmd() *cobra.Command {
-	var in struct {
-		Channel string            `json:"channel"`
-		Labels  map[string]string `json:"labels,omitempty"`
-		Max     int               `json:"max"`
-		Expires fleet.Duration    `json:"expires"`
-	}
-	var expires time.Duration
-	cmd := &cobra.Command{
-		Use: "token", Short: "Make an enrolment token for one device or a batch", Args: cobra.NoArgs,
-		Example: "  dunlin device token --max 50 --expires 168h --label site=harbour",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
-			in.Expires = fleet.Duration(expires)
-			var out struct {
-				ID      string    `json:"id"`
-				Token   string    `json:"token"`
-				Channel string    `json:"channel"`
-				Max     int       `json:"max"`
-				Expires time.Time `json:"expires"`
-			}
-			if err := api.Create(cmd.Context(), "/v1/enrol-tokens", "", in, &out); err != nil {
-				return err
-			}
-			return c.print(out, func(w io.Writer) {
-				fmt.Fprintf(w, "%s\n  enrolments: %d, channel: %s, until: %s; shown once\n  next: dunlin-agent enroll --token TOKEN, on the device\n", out.Token, out.Max, out.Channel, out.Expires.Format(time.RFC3339))
-			})
-		},
-	}
-	cmd.Flags().StringVar(&in.Channel, "channel", "production", "channel that the devices belong to")
-	cmd.Flags().IntVar(&in.Max, "max", 1, "how many devices may use it")
-	cmd.Flags().DurationVar(&expires, "expires", 24*time.Hour, "for how long")
-	cmd.Flags().StringToStringVar(&in.Labels, "label", nil, "labels that the devices get")
-	return cmd
-}
-
-func (c *cli) deviceRevokeCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke DEVICE", Short: "End a device's identity and its sessions", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.callDevice(cmd.Context(), http.MethodPost, "/v1/devices/"+url.PathEscape(args[0])+"/revoke", nil)
-		},
-	}
-}
-
-func (c *cli) deviceEventsCmd() *cobra.Command {
+func (c *Commands) eventsCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "events DEVICE", Short: "List what happened on a device, the newest first", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -304,14 +219,18 @@ func (c *cli) deviceEventsCmd() *cobra.Command {
 				Code   string    `json:"code,omitempty"`
 				Detail string    `json:"detail,omitempty"`
 			}
-			es, err := all[event](cmd.Context(), c, "/v1/devices/"+url.PathEscape(args[0])+"/events", url.Values{})
+			api, err := c.API()
 			if err != nil {
 				return err
 			}
-			return c.print(es, func(w io.Writer) {
+			es, err := remote.All[event](cmd.Context(), api, "/v1/devices/"+url.PathEscape(args[0])+"/events", url.Values{})
+			if err != nil {
+				return err
+			}
+			return c.Print(es, func(w io.Writer) {
 				fmt.Fprintln(w, "AGE\tEVENT\tRELEASE\tCODE\tDETAIL")
 				for _, e := range es {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", age(time.Since(e.At)), e.Type, dash(e.Path), dash(e.Code), dash(e.Detail))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", say.Age(time.Since(e.At)), e.Type, say.Dash(e.Path), say.Dash(e.Code), say.Dash(e.Detail))
 				}
 			})
 		},

@@ -1,4 +1,5 @@
-package main
+// Package remote is the server's API as dunlin's commands use it.
+package remote
 
 import (
 	"bufio"
@@ -7,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -14,17 +17,12 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
-// api is the server's API with values instead of bytes.
-type api struct{ *publish.Client }
-
-func (c *cli) api() (api, error) {
-	p, err := c.publisher()
-	return api{p}, err
-}
+// API is the server's API with values instead of bytes.
+type API struct{ *publish.Client }
 
 // Call sends in as JSON, nil for nothing, and reads a JSON answer into out, nil
 // for none.
-func (a api) Call(ctx context.Context, method, path string, in, out any) error {
+func (a API) Call(ctx context.Context, method, path string, in, out any) error {
 	var text []byte
 	if in != nil {
 		var err error
@@ -54,7 +52,7 @@ const (
 
 // Create makes something once, however often it has to be sent; an empty key is
 // replaced by a fresh one.
-func (a api) Create(ctx context.Context, path, key string, in, out any) error {
+func (a API) Create(ctx context.Context, path, key string, in, out any) error {
 	text, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -87,7 +85,7 @@ const maxEvent = 4 << 20
 
 // Events reads server-sent events and gives the data of each to take, until the
 // stream ends or take returns an error.
-func (a api) Events(ctx context.Context, path string, take func(data []byte) error) error {
+func (a API) Events(ctx context.Context, path string, take func(data []byte) error) error {
 	body, err := a.Stream(ctx, path)
 	if err != nil {
 		return err
@@ -108,4 +106,30 @@ func (a api) Events(ctx context.Context, path string, take func(data []byte) err
 		return fmt.Errorf("watch: %w", err)
 	}
 	return nil
+}
+
+// listView is a page of the API.
+type listView[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// All reads every page of a list.
+func All[T any](ctx context.Context, api API, path string, q url.Values) ([]T, error) {
+	items := []T{}
+	for {
+		var p listView[T]
+		at := path
+		if len(q) > 0 {
+			at += "?" + q.Encode()
+		}
+		if err := api.Call(ctx, http.MethodGet, at, nil, &p); err != nil {
+			return nil, err
+		}
+		items = append(items, p.Items...)
+		if p.Next == "" {
+			return items, nil
+		}
+		q.Set("after", p.Next)
+	}
 }
