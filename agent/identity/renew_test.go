@@ -120,13 +120,14 @@ func (s *renewals) session(id *Identity) bool {
 		s.t.Fatal(err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
 	case bytes.Equal(key, s.next):
 		s.known = known{current: key, cert: shown.Raw}
 	case !bytes.Equal(key, s.current):
+		s.mu.Unlock()
 		return false
 	}
+	s.mu.Unlock() // a welcome may write, and be cut there
 	id.Welcomed()
 	return true
 }

@@ -20,6 +20,9 @@ func (s *server) rows(ctx context.Context, device string, h *wire.Held) ([]fleet
 	if err != nil {
 		return nil, err
 	}
+	if d.Status != fleet.DeviceActive { // its session is about to end
+		return nil, fleet.ErrDeviceRevoked
+	}
 	out, err := s.director.Newer(ctx, device, director.Held(h.Director))
 	if err != nil {
 		return nil, err
@@ -61,6 +64,9 @@ func (s *server) OpenBlob(ctx context.Context, device string, digest [32]byte) (
 	may, err := s.director.MayRead(ctx, device, name)
 	if err != nil {
 		return nil, err
+	}
+	if d, err := s.db.Device(ctx, device); err == nil && d.Status != fleet.DeviceActive {
+		return nil, fleet.ErrDeviceRevoked
 	}
 	if !may {
 		return nil, fleet.ErrBlobNotAssigned.With("no assignment of %s names %s", device, name)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
 // TestBlobsAreAssigned wants a device to read no blob that its assignments do not
@@ -35,6 +36,34 @@ func TestBlobsAreAssigned(t *testing.T) {
 				t.Errorf("%s reads a blob that is %s: %v", device, about, err)
 			}
 		}
+	}
+}
+
+// TestRevokedGetNothing wants what is asked in the moment between a revocation and
+// the end of the session refused, too.
+func TestRevokedGetNothing(t *testing.T) {
+	dir, _ := newDir(t)
+	waitingRollout(t, dir) // enrols meter-1
+	c, err := LoadConfig(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{c: c, log: slog.New(slog.DiscardHandler), hub: newHub(), told: make(chan struct{}, 1)}
+	if err := s.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.db.Close()
+	if _, err := s.Refresh(t.Context(), "meter-1", &wire.Held{}); err != nil {
+		t.Error(err)
+	}
+	if err := s.db.Revoke(t.Context(), "meter-1", fleet.Audit{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Refresh(t.Context(), "meter-1", &wire.Held{}); !errors.Is(err, fleet.ErrDeviceRevoked) {
+		t.Errorf("metadata: %v", err)
+	}
+	if _, err := s.OpenBlob(t.Context(), "meter-1", [32]byte{}); !errors.Is(err, fleet.ErrDeviceRevoked) {
+		t.Errorf("a blob: %v", err)
 	}
 }
 
