@@ -11,7 +11,7 @@ import (
 )
 
 // Each benchmark makes the input of a model of 224 by 224 pixels from 1920 by 1080.
-var small = Rule{Width: 224, Height: 224, Colour: RGB, Resize: Bilinear, Fit: Letterbox, White: 1, DType: "FP32"}
+var small = Rule{Width: 224, Height: 224, Colour: RGB, Resize: Bilinear, Fit: Letterbox, Range: [][2]float64{{0, 1}}, DType: "FP32"}
 
 func benchmark(b *testing.B, tensor func(dst []byte) error) {
 	dst := make([]byte, small.Bytes())

@@ -77,7 +77,7 @@ func TestFrames(t *testing.T) {
 		if !bytes.Equal(p.Pix, v.Want) {
 			t.Errorf("%s %d by %d: % x, want % x", v.Format, v.Width, v.Height, p.Pix, v.Want)
 		}
-		r := Rule{Width: 4, Height: 3, Colour: BGR, Resize: Bilinear, Fit: Letterbox, Fill: 9, White: 255, DType: "UINT8"}
+		r := Rule{Width: 4, Height: 3, Colour: BGR, Resize: Bilinear, Fit: Letterbox, Fill: 9, Range: [][2]float64{{0, 255}}, DType: "UINT8"}
 		whole, direct := make([]byte, r.Bytes()), make([]byte, r.Bytes())
 		if _, err := r.Tensor(whole, p); err != nil {
 			t.Fatal(err)
@@ -160,7 +160,7 @@ func code(err error) string {
 }
 
 func TestPlacement(t *testing.T) {
-	r := Rule{Width: 100, Height: 50, Colour: Gray, Resize: Bilinear, White: 1, DType: "UINT8"}
+	r := Rule{Width: 100, Height: 50, Colour: Gray, Resize: Bilinear, Range: [][2]float64{{0, 1}}, DType: "UINT8"}
 	dst := make([]byte, r.Bytes())
 	for fit, want := range map[string]Placement{
 		Stretch:   {0, 0, 100, 50, 0, 0, 40, 40},
@@ -179,7 +179,7 @@ func TestPlacement(t *testing.T) {
 }
 
 func TestRules(t *testing.T) {
-	whole := Rule{Width: 2, Height: 2, Colour: RGB, Resize: Nearest, Fit: Stretch, White: 1, DType: "FP32"}
+	whole := Rule{Width: 2, Height: 2, Colour: RGB, Resize: Nearest, Fit: Stretch, Range: [][2]float64{{0, 1}}, DType: "FP32"}
 	if err := whole.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +191,10 @@ func TestRules(t *testing.T) {
 		"resize":     func(r *Rule) { r.Resize = "" },
 		"fit":        func(r *Rule) { r.Fit = "" },
 		"type":       func(r *Rule) { r.DType = "BOOL" },
-		"black":      func(r *Rule) { r.Black = r.White },
-		"not finite": func(r *Rule) { r.White = 1e300 },
+		"flat range": func(r *Rule) { r.Range = [][2]float64{{1, 1}} },
+		"no range":   func(r *Rule) { r.Range = nil },
+		"two ranges": func(r *Rule) { r.Range = [][2]float64{{0, 1}, {0, 1}} },
+		"not finite": func(r *Rule) { r.Range = [][2]float64{{0, 1e300}} },
 		"scale":      func(r *Rule) { r.Scale = -1 },
 		"zero point": func(r *Rule) { r.Zero = 1 << 40 },
 	} {
@@ -298,7 +300,7 @@ func FuzzTensor(f *testing.F) {
 			return
 		}
 		r := Rule{Width: tw, Height: th, Colour: colours[int(choice)%4], Planar: choice&4 != 0, Resize: []string{Nearest, Bilinear}[choice>>3&1],
-			Fit: fits[choice>>4&3], Fill: choice, Black: black, White: white, DType: types[int(choice)%len(types)], Scale: white, Zero: int64(stride)}
+			Fit: fits[choice>>4&3], Fill: choice, Range: [][2]float64{{black, white}}, DType: types[int(choice)%len(types)], Scale: white, Zero: int64(stride)}
 		if r.Validate() != nil || tw*th > 1<<16 {
 			return
 		}

@@ -18,14 +18,14 @@ const (
 // Rule says what tensor a picture becomes: one picture, height by width by channels.
 type Rule struct {
 	Width, Height int
-	Colour        string  // Gray, RGB, BGR
-	Planar        bool    // channels by height by width instead
-	Resize        string  // Nearest or Bilinear
-	Fit           string  // Stretch, Letterbox or Crop
-	Fill          byte    // of every channel, beside a letterbox
-	Black, White  float64 // real values of 0 and 255
-	DType         string  // "FP32", "UINT8", "INT8", "INT16", "INT32"
-	Scale         float64 // integer types: real = Scale * (stored - Zero); 0: stored is the real value, rounded
+	Colour        string       // Gray, RGB, BGR
+	Planar        bool         // channels by height by width instead
+	Resize        string       // Nearest or Bilinear
+	Fit           string       // Stretch, Letterbox or Crop
+	Fill          byte         // of every channel, beside a letterbox
+	Range         [][2]float64 // real values of 0 and 255: one pair for all channels, or one each for red, green and blue
+	DType         string       // "FP32", "UINT8", "INT8", "INT16", "INT32"
+	Scale         float64      // integer types: real = Scale * (stored - Zero); 0: stored is the real value, rounded
 	Zero          int64
 }
 
@@ -61,8 +61,10 @@ func (r *Rule) Validate() error {
 		return refuse(CodeRule, "fit %.32q; %s, %s and %s are known", r.Fit, Stretch, Letterbox, Crop)
 	case widths[r.DType] == 0:
 		return refuse(CodeRule, "type %.32q; FP32, UINT8, INT8, INT16 and INT32 can be made of a picture", r.DType)
-	case !finite(r.Black) || !finite(r.White) || r.Black == r.White:
-		return refuse(CodeRule, "black %v and white %v", r.Black, r.White)
+	case len(r.Range) != 1 && len(r.Range) != r.Channels():
+		return refuse(CodeRule, "%d ranges for %d channels", len(r.Range), r.Channels())
+	case slices.ContainsFunc(r.Range, func(x [2]float64) bool { return !finite(x[0]) || !finite(x[1]) || x[0] == x[1] }):
+		return refuse(CodeRule, "range %v", r.Range)
 	case !finite(r.Scale) || r.Scale < 0 || r.Zero < -1<<31 || r.Zero >= 1<<31:
 		return refuse(CodeRule, "scale %v and zero point %d", r.Scale, r.Zero)
 	}
@@ -161,12 +163,15 @@ func ratio(a, b, c, most int) int {
 // encode writes pixels as numbers, from a table of what each of 256 values becomes.
 func (r *Rule) encode(dst, pix []byte) {
 	width, channels, area := widths[r.DType], r.Channels(), r.Width*r.Height
-	var table [256][4]byte
-	for v := range table {
-		table[v] = r.number(v)
+	tables := make([][256][4]byte, len(r.Range))
+	for k := range tables {
+		for v := range 256 {
+			tables[k][v] = r.number(v, r.Range[k])
+		}
 	}
 	for i, v := range pix {
 		channel := i % channels
+		table := &tables[min(channel, len(tables)-1)]
 		if r.Colour == BGR {
 			channel = 2 - channel
 		}
@@ -179,9 +184,9 @@ func (r *Rule) encode(dst, pix []byte) {
 }
 
 // number is the stored form of a pixel value, little endian.
-func (r *Rule) number(v int) (b [4]byte) {
+func (r *Rule) number(v int, between [2]float64) (b [4]byte) {
 	// The product is rounded before the sum on every machine: a quotient lies between.
-	x := r.Black + float64(v)*(r.White-r.Black)/255
+	x := between[0] + float64(v)*(between[1]-between[0])/255
 	limits, integer := integers[r.DType]
 	if !integer {
 		binary.LittleEndian.PutUint32(b[:], math.Float32bits(float32(x)))

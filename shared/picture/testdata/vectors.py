@@ -66,7 +66,12 @@ def apply(p, r):
         out = out[..., ::-1]
     if r["Planar"]:
         out = out.transpose(2, 0, 1)
-    real = r["Black"] + out.astype(np.float64) * (r["White"] - r["Black"]) / 255
+    black, white = np.array(r["Range"], np.float64).T  # in the order of the channels as they stand in out
+    if r["Colour"] == "bgr":
+        black, white = black[::-1], white[::-1]
+    shape = (-1, 1, 1) if r["Planar"] else (1, 1, -1)
+    black, white = black.reshape(shape), white.reshape(shape)
+    real = black + out.astype(np.float64) * (white - black) / 255
     if r["DType"] == "FP32":
         return real.astype("<f4")
     kind = np.dtype({"UINT8": "u1", "INT8": "i1", "INT16": "<i2", "INT32": "<i4"}[r["DType"]])
@@ -84,8 +89,11 @@ def tensors():
         for resize in ("nearest", "bilinear"):
             for fit in ("stretch", "letterbox", "crop"):
                 dtype, black, white, scale, zero = ranges[n % len(ranges)]
+                between = [[black, white]]
+                if n % 5 == 2 and n % 3:  # one range a channel
+                    between = [[black, white], [black - 1, white + 0.5], [white, black]]
                 rule = {"Width": W, "Height": H, "Colour": ("gray", "rgb", "bgr")[n % 3], "Planar": n % 4 == 3, "Resize": resize, "Fit": fit,
-                        "Fill": (0, 114)[n % 2], "Black": black, "White": white, "DType": dtype, "Scale": scale, "Zero": zero}
+                        "Fill": (0, 114)[n % 2], "Range": between, "DType": dtype, "Scale": scale, "Zero": zero}
                 p = rng.integers(0, 256, (h, w, (3, 1)[n // 2 % 2]), np.uint8)
                 yield {"width": w, "height": h, "channels": p.shape[2], "pix": text(p), "rule": rule, "want": text(apply(p, rule))}
                 n += 1
