@@ -318,6 +318,20 @@ func TestCustomOperators(t *testing.T) {
 	}
 }
 
+// A version of an operator that the known runtime lacks is left to a newer one.
+func TestNewerRuntime(t *testing.T) {
+	m := tflitetest.Classifier(3)
+	m.OpCodes[0].Version = 9
+	file := tflitetest.Marshal(m)
+	c := sample()
+	for min, want := range map[string]string{"2.1.6": CodeModelCheck, tflite.RuntimeVersion: CodeModelCheck, "99.0.0": ""} {
+		c.Runtime.Min = min
+		if err := c.CheckModel(file); Code(err) != want {
+			t.Errorf("needs %s: %v", min, err)
+		}
+	}
+}
+
 func TestContractShapes(t *testing.T) {
 	for name, spoil := range map[string]func(x *Tensor){
 		"no shape":        func(x *Tensor) { x.Shape = nil },

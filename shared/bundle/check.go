@@ -21,7 +21,7 @@ func (c *Contract) CheckModel(file []byte) error {
 	if err != nil {
 		return refuse(CodeModelMalformed, "%s: %v", c.File, err)
 	}
-	if problems := CheckFile(m, c.Custom...); len(problems) > 0 {
+	if problems := c.CheckFile(m); len(problems) > 0 {
 		return refuse(CodeModelCheck, "%s: %s%s", c.File, problems[0], more(len(problems)))
 	}
 	inputs, outputs, err := Describe(m)
@@ -34,10 +34,16 @@ func (c *Contract) CheckModel(file []byte) error {
 	return match("output", c.Outputs, outputs)
 }
 
-// CheckFile is the static check of a model file by the policy of our runtime, with the
-// custom operators that were declared besides.
-func CheckFile(m *tflite.Model, declared ...string) []tflite.Problem {
-	return tflite.Check(m, tflite.Policy{Custom: slices.Concat(knownCustom, declared)})
+// CheckFile is the static check of a model file alone: no operators but our runtime's.
+func CheckFile(m *tflite.Model) []tflite.Problem {
+	return (&Contract{}).CheckFile(m)
+}
+
+// CheckFile is the static check by the contract: what it declares, and what runtime it
+// asks for.
+func (c *Contract) CheckFile(m *tflite.Model) []tflite.Problem {
+	known := &RuntimeABI{Name: "litert", Version: tflite.RuntimeVersion}
+	return tflite.Check(m, tflite.Policy{Custom: slices.Concat(knownCustom, c.Custom), Newer: c.Runtime != nil && !c.Runtime.MetBy(known)})
 }
 
 func more(n int) string {

@@ -7,6 +7,7 @@ type Policy struct {
 	Custom     []string // names of custom operators that may be there: the runtime's own, and declared ones
 	Allow      []string // names of the only operators that may be there, custom ones too; nil: all of the runtime's
 	MaxTensors int      // over all subgraphs; 0: no limit beyond the parser's
+	Newer      bool     // the model asks for a runtime newer than RuntimeVersion: which versions of operators that has is left to it
 }
 
 // Problem is one finding of Check. Code is for programs, "operator.tensor".

@@ -111,10 +111,11 @@ func (c *checker) known(where string, code OpCode) {
 		return
 	}
 	switch o := builtins[code.Builtin]; {
+	case c.policy.Newer && code.Version >= o.min():
 	case o.max == 0:
-		c.add("operator.unknown", where, "an operator of the schema that the runtime does not have")
+		c.add("operator.unknown", where, "an operator of the schema that LiteRT %s does not have", RuntimeVersion)
 	case code.Version < o.min() || code.Version > o.max:
-		c.add("operator.version", where, "version %d, the runtime has %d to %d", code.Version, o.min(), o.max)
+		c.add("operator.version", where, "version %d, LiteRT %s has %d to %d", code.Version, RuntimeVersion, o.min(), o.max)
 	}
 }
 

@@ -47,7 +47,7 @@ func readModel(path string) (*modelview.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return view(path, b)
+	return view(path, b, nil)
 }
 
 // viewOf looks into a bundle's model file; nil of a runtime, and of a model that is no
@@ -61,11 +61,11 @@ func viewOf(b *bundle.Bundle) (*modelview.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return view(c.File, file, c.Custom...)
+	return view(c.File, file, c)
 }
 
-func view(name string, file []byte, declared ...string) (*modelview.View, error) {
-	v, err := modelview.Read(name, file, declared...)
+func view(name string, file []byte, c *bundle.Contract) (*modelview.View, error) {
+	v, err := modelview.Read(name, file, c)
 	if err != nil {
 		return nil, &fleet.Error{Code: bundle.CodeModelMalformed, Message: name + ": " + err.Error(), Next: "export the model again"}
 	}

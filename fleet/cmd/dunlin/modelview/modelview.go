@@ -66,16 +66,20 @@ type Labels struct {
 	Names  []string `json:"names"`
 }
 
-// Read looks into a .tflite file that may have the declared custom operators. The error
-// is that it is none; problems of one that can be read are in the view.
-func Read(name string, file []byte, declared ...string) (*View, error) {
+// Read looks into a .tflite file and judges it by its contract; nil: by none. The error
+// is that it is no such file; problems of one that can be read are in the view.
+func Read(name string, file []byte, c *bundle.Contract) (*View, error) {
 	m, err := tflite.Parse(file)
 	if err != nil {
 		return nil, err
 	}
 	v := &View{File: name, Bytes: m.Size, Digest: digest(file), Description: m.Description, Converted: m.Runtime,
 		Subgraphs: len(m.Subgraphs), Appended: m.Appended, Card: m.Card}
-	for _, p := range bundle.CheckFile(m, declared...) {
+	problems := bundle.CheckFile
+	if c != nil {
+		problems = c.CheckFile
+	}
+	for _, p := range problems(m) {
 		v.Problems = append(v.Problems, p.String())
 	}
 	if len(v.Problems) > 0 {

@@ -49,7 +49,7 @@ func file(t *testing.T, labels string) []byte {
 }
 
 func TestRead(t *testing.T) {
-	v, err := Read("model.tflite", file(t, "one\ntwo\nthree\n"))
+	v, err := Read("model.tflite", file(t, "one\ntwo\nthree\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestRead(t *testing.T) {
 	if v.Notes != nil || v.Problems != nil {
 		t.Errorf("notes %q, problems %q", v.Notes, v.Problems)
 	}
-	if v, err = Read("model.tflite", file(t, "one\ntwo\n")); err != nil || !slices.Contains(v.Notes, "labels.txt holds 2 labels, the output out:0 has 3 values") {
+	if v, err = Read("model.tflite", file(t, "one\ntwo\n"), nil); err != nil || !slices.Contains(v.Notes, "labels.txt holds 2 labels, the output out:0 has 3 values") {
 		t.Errorf("notes %q, %v", v.Notes, err)
 	}
 }
@@ -79,11 +79,11 @@ func TestRead(t *testing.T) {
 func TestReadProblems(t *testing.T) {
 	m := tflitetest.Classifier(3)
 	m.Subgraphs[0].Operators[0].Inputs[0] = 77
-	v, err := Read("bad.tflite", tflitetest.Marshal(m))
+	v, err := Read("bad.tflite", tflitetest.Marshal(m), nil)
 	if err != nil || len(v.Problems) != 1 || v.Signatures != nil {
 		t.Errorf("%+v, %v", v, err)
 	}
-	if _, err := Read("bad.tflite", []byte("nothing")); err == nil {
+	if _, err := Read("bad.tflite", []byte("nothing"), nil); err == nil {
 		t.Error("nothing was read as a model")
 	}
 }
@@ -152,7 +152,7 @@ func TestCompare(t *testing.T) {
 // Other weights in the same network are compatible.
 func TestCompareFiles(t *testing.T) {
 	read := func(b []byte) *Subject {
-		v, err := Read("model.tflite", b)
+		v, err := Read("model.tflite", b, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
