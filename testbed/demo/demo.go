@@ -93,6 +93,10 @@ func (d *demo) play(ctx context.Context) (*summary, error) {
 		d.settle(ctx, &s.Releases[i], a)
 	}
 	d.stopClients()
+	var err error
+	if s.Stick, err = d.stick(ctx); err != nil {
+		return nil, fmt.Errorf("the device without a network: %w", err)
+	}
 	s.PowerCut = d.cut
 	s.Lost, s.DarkRequests, _ = d.tally.losses()
 	// Counts go on after a release's own act: the final ones are those that count.

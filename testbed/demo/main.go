@@ -1,7 +1,8 @@
 // Command demo shows Dunlin's main job with real processes on this machine: one
 // server, six agents with workers of their own, clients that never stop asking,
-// two good releases and four bad ones. It ends with a table of claims; the exit
-// code is 0 only when every one of them held.
+// two good releases and four bad ones, and a seventh agent that no network reaches
+// and a stick does. It ends with a table of claims; the exit code is 0 only when
+// every one of them held.
 package main
 
 import (

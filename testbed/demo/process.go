@@ -33,6 +33,11 @@ type process struct {
 
 // start runs a program with its output in a file.
 func (ps *processes) start(name, logPath string, env []string, bin string, args ...string) (*process, error) {
+	return ps.startIn(syscall.SysProcAttr{}, name, logPath, env, bin, args...)
+}
+
+// startIn is start with namespaces.
+func (ps *processes) startIn(attr syscall.SysProcAttr, name, logPath string, env []string, bin string, args ...string) (*process, error) {
 	f, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -43,7 +48,8 @@ func (ps *processes) start(name, logPath string, env []string, bin string, args 
 	cmd.Stdout, cmd.Stderr = f, f
 	// A group of its own takes Ctrl-C to the demo alone; the death signal
 	// takes the program down with a demo that is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	attr.Setpgid, attr.Pdeathsig = true, syscall.SIGKILL
+	cmd.SysProcAttr = &attr
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

@@ -76,15 +76,16 @@ func (d *demo) publishRuntime(ctx context.Context) error {
 func (d *demo) publish(ctx context.Context, folder, version string) error {
 	dir := filepath.Join(d.out, "bundles", version)
 	args := []string{"model", "pack", filepath.Join(d.models, folder), "--out", dir}
-	if folder == "shape" {
-		// A careful publisher is stopped here already; this one insists.
+	// A careful publisher is stopped here already; this one insists.
+	insists := folder == "shape" || folder == "crash"
+	if insists {
 		args = append(args, "--force")
 	}
 	if _, err := d.sh.quiet(ctx, d.signing(), "dunlin", args...); err != nil {
 		return err
 	}
 	d.say("  $ dunlin %s\n", strings.Join(quoted(args), " "))
-	return d.sign(ctx, dir, folder == "shape")
+	return d.sign(ctx, dir, insists)
 }
 
 // sign publishes a bundle with the keys of two holders.
@@ -149,7 +150,11 @@ func (a api) rollout(ctx context.Context, id string) (rolloutView, error) {
 
 type deviceView struct {
 	ID     string `json:"id"`
+	Online bool   `json:"online"`
 	Proof  string `json:"proof"`
+	Wish   struct {
+		Generation int64 `json:"generation"`
+	} `json:"wish"`
 	Models []struct {
 		Model  string `json:"model"`
 		Active *struct {
@@ -167,6 +172,11 @@ func (d deviceView) runs(version string) bool {
 		}
 	}
 	return false
+}
+
+func (a api) device(ctx context.Context, id string) (deviceView, error) {
+	var v deviceView
+	return v, a.get(ctx, "/v1/devices/"+id, &v)
 }
 
 func (a api) devices(ctx context.Context) ([]deviceView, error) {

@@ -26,7 +26,7 @@ var acts = []act{
 	{folder: "wrong", version: "1.2.0-wrong", outcome: "halted", stages: "1,100%",
 		why: "Trained on shuffled labels: it loads, runs, and is wrong. Its golden cases say so before it serves anybody."},
 	{folder: "crash", version: "1.2.1-crash", outcome: "halted", stages: "1,100%",
-		why: "Takes the runtime down. It dies in a sandboxed worker of its own, beside the one that serves."},
+		why: "Would take the runtime down. Every device reads the file before anything loads it, and sees that; if it did not, a worker of its own would die, beside the one that serves."},
 	{folder: "shape", version: "1.2.2-shape", outcome: "halted", stages: "1,100%",
 		why: "The file does not do what its contract says. Nothing has to run to see that."},
 	{folder: "late", version: "1.2.4-late", outcome: "halted", maxHit: 1, stages: "1,100%",
@@ -153,5 +153,8 @@ func (s *summary) check() []string {
 	}
 	claim(s.Lost == 0, "%d requests were lost", s.Lost)
 	claim(s.PowerCut.Recovered, "the device whose power was cut did not come back to the wished release")
+	claim(s.Stick.Proven && s.Stick.Outcome == "completed", "the device without a network: rollout %s, proven on %s: %v", s.Stick.Outcome, s.Stick.Release, s.Stick.Proven)
+	claim(!s.Stick.Network, "the device without a network has met the server")
+	claim(s.Stick.Lost == 0 && float64(s.Stick.Correct) >= 0.85*float64(max(s.Stick.Requests, 1)), "the device without a network: %d of %d answers right, %d lost", s.Stick.Correct, s.Stick.Requests, s.Stick.Lost)
 	return broken
 }

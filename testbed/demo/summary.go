@@ -15,6 +15,7 @@ type summary struct {
 	DemoSeconds  float64          `json:"demo_seconds"`
 	Devices      int              `json:"devices"`
 	PowerCut     powerCut         `json:"power_cut"`
+	Stick        stickSummary     `json:"stick"`
 	Releases     []releaseSummary `json:"releases"`
 	Lost         uint64           `json:"requests_lost"` // over all switches, rollbacks and deaths of workers
 	DarkRequests uint64           `json:"requests_to_devices_without_power"`
@@ -64,6 +65,7 @@ func (s *summary) print(w io.Writer) {
 	tw.Flush()
 	fmt.Fprintf(w, "\nrequests lost over everything: %d; sent to the device without power: %d\n", s.Lost, s.DarkRequests)
 	fmt.Fprintf(w, "power cut: %s killed in step %s, recovered: %v\n", s.PowerCut.Device, s.PowerCut.Step, s.PowerCut.Recovered)
+	fmt.Fprintf(w, "stick: %s, without a network, proven on %s: %v; %d of %d answers right, %d lost\n", s.Stick.Device, s.Stick.Release, s.Stick.Proven, s.Stick.Correct, s.Stick.Requests, s.Stick.Lost)
 	fmt.Fprintf(w, "set-up %.0f s, build %.0f s, demo %.0f s\n", s.SetupSeconds, s.BuildSeconds, s.DemoSeconds)
 	if s.Held {
 		fmt.Fprintln(w, "every claim of this table held")
