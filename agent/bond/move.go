@@ -29,8 +29,9 @@ type Mover struct {
 	told  chan struct{}
 
 	mu    sync.Mutex
-	asked bool   // a session was begun anew for a signpost that was refused
-	said  string // trouble that the fleet has heard of
+	asked   bool   // a session was begun anew for a signpost that was refused
+	refused string // why the last one was, that the fleet has heard of
+	said    string // trouble that it has heard of
 }
 
 // NewMover returns one that Run starts.
@@ -64,11 +65,18 @@ func (m *Mover) learn(env *wire.Envelope) {
 	m.mu.Lock()
 	again := errors.Is(err, identity.ErrNotThisServer) && !m.asked
 	m.asked = m.asked && !changed || again
+	news := err != nil && err.Error() != m.refused
+	switch {
+	case err == nil:
+		m.refused = ""
+	case !again:
+		m.refused = err.Error()
+	}
 	m.mu.Unlock()
 	switch {
 	case again: // the server has become another since this session began
 		m.s.Reconnect()
-	case err != nil:
+	case err != nil && news:
 		m.s.Log.Error("signpost", "err", err)
 		m.s.Happened("server.signpost", "signpost.refused", err.Error())
 	case changed:

@@ -157,7 +157,11 @@ func RotateCA(ctx context.Context, dir string, now time.Time) (out *CAStatus, er
 		if len(d.st.CAs) > 1 {
 			return fleet.ErrCAState.With("another CA is on its way in or out already")
 		}
-		ca, err := enroll.NewCA(d.conf.Name, now)
+		made := now // the order of CAs is told by their age, in seconds
+		if least := d.newest().Made().Add(time.Second); made.Before(least) {
+			made = least
+		}
+		ca, err := enroll.NewCA(d.conf.Name, made)
 		if err != nil {
 			return err
 		}
