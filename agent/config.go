@@ -43,6 +43,8 @@ type Config struct {
 	Log string `yaml:"log"`
 	// Class overrides the hardware class that the device tells.
 	Class string `yaml:"class,omitempty"`
+	// Serial overrides the hardware's serial that the device tells.
+	Serial string `yaml:"serial,omitempty"`
 }
 
 // DefaultConfigPath is read when no --config is given.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/identity"
+	"github.com/dunlin-edge/dunlin/agent/wipe"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
 
@@ -180,6 +181,9 @@ func checkClock() Finding {
 // checkIdentity looks at the identity on disk by the system's clock, which may be
 // wrong: the agent itself goes by trusted time.
 func checkIdentity(c Config, now time.Time) Finding {
+	if begun, err := wipe.Begun(durable.OS{}, c.State); err != nil || begun {
+		return Finding{"identity", FindingWarn, "a reset was interrupted", "dunlin-agent reset --yes"}
+	}
 	id, err := identity.Load(durable.OS{}, filepath.Join(c.State, "identity"))
 	switch {
 	case errors.Is(err, identity.ErrNotEnrolled):

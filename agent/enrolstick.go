@@ -19,6 +19,9 @@ func EnrollByStick(c Config, text, name, path string) error {
 	if err != nil {
 		return &LocalError{"token.malformed", err.Error(), "copy the whole line that 'dunlin device token' printed"}
 	}
+	if err := finishReset(c); err != nil {
+		return err
+	}
 	fsys, dir := durable.OS{}, filepath.Join(c.State, "identity")
 	if id, err := identity.Load(fsys, dir); err == nil {
 		return &LocalError{"identity.exists", "this device is enrolled as " + id.Device, "dunlin-agent import " + path}

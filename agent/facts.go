@@ -2,12 +2,14 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"io"
 	"os"
 	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/shirou/gopsutil/v4/mem"
 	"golang.org/x/sys/unix"
@@ -30,6 +32,9 @@ func (c Config) Facts() map[string]string {
 	if c.Class != "" {
 		f["class"] = c.Class
 	}
+	if s := cmp.Or(c.Serial, hardwareSerial(serialPaths)); s != "" {
+		f["serial"] = s
+	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		f["kernel"] = unix.ByteSliceToString(u.Release[:])
@@ -38,6 +43,30 @@ func (c Config) Facts() map[string]string {
 		f["memory_mb"] = strconv.FormatUint(m.Total>>20, 10)
 	}
 	return f
+}
+
+// serialPaths are where firmware tells a serial; those of DMI only root may read.
+var serialPaths = []string{"/proc/device-tree/serial-number", "/sys/class/dmi/id/product_serial", "/sys/class/dmi/id/board_serial"}
+
+// maxSerial bounds what is told, in bytes.
+const maxSerial = 128
+
+// noSerial is what boards carry whose maker filled nothing in.
+var noSerial = regexp.MustCompile(`(?i)^(0*|none|n/?a|default string|to be filled by o\.?e\.?m\.?|not (specified|applicable|available)|system serial number|(base ?)?board serial number|0?123456789a?0?|x+)$`)
+
+// hardwareSerial is the first serial that is one; empty: firmware tells none.
+func hardwareSerial(paths []string) string {
+	for _, p := range paths {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			continue
+		}
+		s := strings.TrimSpace(strings.Trim(string(b), "\x00"))
+		if len(s) <= maxSerial && !noSerial.MatchString(s) && utf8.ValidString(s) {
+			return s
+		}
+	}
+	return ""
 }
 
 var notSlug = regexp.MustCompile(`[^a-z0-9]+`)

@@ -25,6 +25,7 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/state"
 	"github.com/dunlin-edge/dunlin/agent/update"
 	"github.com/dunlin-edge/dunlin/agent/usb"
+	"github.com/dunlin-edge/dunlin/agent/wipe"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 	"github.com/dunlin-edge/dunlin/shared/trust"
 	"github.com/dunlin-edge/dunlin/shared/wire"
@@ -65,6 +66,9 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 		return err
 	}
 	defer lock.Close()
+	if err := wipe.Finish(durable.OS{}, c.State); err != nil {
+		return err
+	}
 	a, err := open(c, log)
 	if err != nil {
 		return err
@@ -245,6 +249,9 @@ func Enroll(ctx context.Context, c Config, text, name string) (string, error) {
 	token, err := wire.ParseEnrolToken(text)
 	if err != nil {
 		return "", &LocalError{"token.malformed", err.Error(), "copy the whole line that 'dunlin device token' printed"}
+	}
+	if err := finishReset(c); err != nil {
+		return "", err
 	}
 	fsys, dir := durable.OS{}, filepath.Join(c.State, "identity")
 	if id, err := identity.Load(fsys, dir); err == nil {

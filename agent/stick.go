@@ -15,6 +15,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/update"
 	"github.com/dunlin-edge/dunlin/agent/usb"
+	"github.com/dunlin-edge/dunlin/agent/wipe"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 	"github.com/dunlin-edge/dunlin/shared/trust"
@@ -276,6 +277,9 @@ func ImportDirect(ctx context.Context, c Config, path string, wait time.Duration
 		return nil, fmt.Errorf("import: %w", err)
 	}
 	defer lock.Close()
+	if err := wipe.Finish(durable.OS{}, c.State); err != nil {
+		return nil, err
+	}
 	if err := enrolFromStick(c, path); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,6 +79,21 @@ func Store(fsys durable.FS, dir string, token *wire.EnrolToken, reply *wire.Enro
 		return fmt.Errorf("store identity: %w", err)
 	}
 	return nil
+}
+
+// Fingerprint names the key in dir for people: SHA-256 of its SPKI, hex. Empty: there
+// is none that can be read.
+func Fingerprint(fsys durable.FS, dir string) string {
+	key, err := loadKey(fsys, dir)
+	if err != nil {
+		return ""
+	}
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
 }
 
 func request(ctx context.Context, token *wire.EnrolToken, key *ecdsa.PrivateKey, name string, facts map[string]string) (*wire.EnrolReply, error) {

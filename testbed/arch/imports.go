@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"agent/batch":            {"shared/bundle", "shared/durable"},
 	"agent/identity":         {"shared/durable", "shared/wire"},
 	"agent/bond":             {"shared/wire", "agent/identity"},
+	"agent/wipe":             {"shared/durable"},
 	"agent/update":           {"shared/bundle", "shared/trust", "shared/wire", "agent/slots", "agent/state"},
 	"agent":                  {"agent/*", "shared/*"},
 	"agent/cmd/dunlin-agent": {"agent", "agent/batch", "agent/infer", "shared/bundle", "shared/durable"},

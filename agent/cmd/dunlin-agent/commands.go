@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,41 +24,6 @@ func run(ctx context.Context, e *env, args []string) error {
 	}
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
 	return agent.Run(ctx, c, log)
-}
-
-func enroll(ctx context.Context, e *env, args []string) error {
-	var token, name, stick string
-	_, c, err := parse(e, "enroll", args, func(fs *flag.FlagSet) {
-		fs.StringVar(&token, "token", os.Getenv("DUNLIN_ENROL_TOKEN"), "enrolment `token`, or @FILE")
-		fs.StringVar(&name, "name", "", "wished device `id`: a-z, 0-9 and -")
-		fs.StringVar(&stick, "stick", "", "`folder` of a stick that carries the request, without a network")
-	}, 0, 0)
-	if err != nil {
-		return err
-	}
-	if path, ok := strings.CutPrefix(token, "@"); ok {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("read token: %w", err)
-		}
-		token = strings.TrimSpace(string(b))
-	}
-	if token == "" {
-		return fmt.Errorf("%w: no token", errUsage)
-	}
-	if stick != "" {
-		if err := agent.EnrollByStick(c, token, name, stick); err != nil {
-			return err
-		}
-		fmt.Fprintf(e.stdout, "the request is on the stick\n  next: dunlin usb import, then dunlin usb export, then here dunlin-agent import %s\n", stick)
-		return nil
-	}
-	id, err := agent.Enroll(ctx, c, token, name)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(e.stdout, "enrolled as %s\n  next: dunlin-agent run\n", id)
-	return nil
 }
 
 func status(ctx context.Context, e *env, args []string) error {

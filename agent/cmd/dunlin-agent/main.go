@@ -24,6 +24,7 @@ type command struct {
 
 // env is what a command may use of its process.
 type env struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	config         string // path
 	json           bool
@@ -31,12 +32,13 @@ type env struct {
 
 var commands = []command{
 	{"run", "", "be the device: serve models, follow the fleet", run},
-	{"enroll", "--token TOKEN [--name NAME] [--stick PATH]", "get an identity from the fleet server", enroll},
+	{"enroll", "--token TOKEN [--name NAME] [--wait 10m] [--stick PATH]", "get an identity from the fleet server", enroll},
 	{"status", "[--config]", "what this device runs, and what it is doing", status},
 	{"ask", "MODEL [FILE]", "ask a model; FILE is .json, .npz or .npy; without it: what the model wants", ask},
 	{"batch", "--model M --in DIR|FILE --out FILE", "ask a model about many cases; a run that was cut goes on", askMany},
 	{"import", "PATH [--wait 10m]", "take in a stick made by 'dunlin usb export'", importStick},
 	{"rollback", "MODEL", "return a model to its previous slot", rollback},
+	{"reset", "[--yes]", "wipe the identity, the models and all records of this device", reset},
 	{"doctor", "", "what will keep this device from running models", doctor},
 	{"version", "", "the agent's version", version},
 }
@@ -46,14 +48,14 @@ func main() {
 		os.Exit(sandbox.Main(os.Args[2:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := dispatch(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := dispatch(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
 // dispatch runs one command line and returns its exit code: 0 done, 1 refused or
 // not possible, 2 not understood.
-func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 0 || args[0] == "-h" || args[0] == "--help" || args[0] == "help" {
 		usage(stdout)
 		return 0
@@ -62,7 +64,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		if c.name != args[0] {
 			continue
 		}
-		err := c.run(ctx, &env{stdout: stdout, stderr: stderr}, args[1:])
+		err := c.run(ctx, &env{stdin: stdin, stdout: stdout, stderr: stderr}, args[1:])
 		return exitCode(stderr, c, err)
 	}
 	fmt.Fprintf(stderr, "error: no command %q\n  next: dunlin-agent help\n", args[0])
