@@ -144,7 +144,7 @@ func begin(c JoinConfig) (*Ceremony, error) {
 		return nil, err
 	}
 	if c.Practice {
-		return cer, replaceFile(filepath.Join(c.Dir, PracticeFile), []byte(practiceWarning))
+		return cer, ReplaceFile(filepath.Join(c.Dir, PracticeFile), []byte(practiceWarning))
 	}
 	return cer, nil
 }
@@ -195,7 +195,7 @@ func (c *Ceremony) complete() bool { return len(c.Joined) == c.Holders }
 // LoadCeremony reads a ceremony's state; an error that wraps fs.ErrNotExist when
 // none was begun there.
 func LoadCeremony(dir string) (*Ceremony, error) {
-	b, err := readBounded(filepath.Join(dir, CeremonyFile), maxCeremony)
+	b, err := ReadBounded(filepath.Join(dir, CeremonyFile), maxCeremony)
 	if err != nil {
 		return nil, fmt.Errorf("read ceremony: %w", err)
 	}
@@ -229,7 +229,7 @@ func (c *Ceremony) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, CeremonyFile), append(b, '\n'))
+	return ReplaceFile(filepath.Join(dir, CeremonyFile), append(b, '\n'))
 }
 
 // The two keys of a holder.

@@ -246,9 +246,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"signed":{"_type":"root","roles":{"root":null}},"signatures":[{"keyid":"a","sig":""}]}`))
 	f.Add([]byte(`{"signed":{"_type":"targets","spec_version":"1.0.31","version":1,"expires":"2030-01-01T00:00:00Z","targets":{}},"signatures":[]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if md, err := parse[targetsType]("x", b); err == nil {
+		if md, err := Parse[targetsType]("x", b); err == nil {
 			_, _ = unsigned(md) // may refuse, not panic
 		}
-		_, _ = parse[rootType]("x", b)
+		_, _ = Parse[rootType]("x", b)
 	})
 }

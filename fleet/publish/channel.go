@@ -92,14 +92,14 @@ func (t *Trust) channel(name string, f files) (*channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	targets, err := parse[metadata.TargetsType]("the catalog's targets", f.Targets)
+	targets, err := Parse[metadata.TargetsType]("the catalog's targets", f.Targets)
 	if err != nil {
 		return nil, err
 	}
 	if err := root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
 		return nil, untrusted("the catalog's targets: %v", err)
 	}
-	md, err := parse[metadata.TargetsType]("role "+name, f.Role)
+	md, err := Parse[metadata.TargetsType]("role "+name, f.Role)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (c *channel) mayAll(keys []*Key) error {
 func (c *channel) signedBy(md *metadata.Metadata[metadata.TargetsType]) []string {
 	var ids []string
 	for _, id := range c.role.KeyIDs {
-		if k := c.delegations.Signed.Delegations.Keys[id]; k != nil && signedBy(md, k, id) {
+		if k := c.delegations.Signed.Delegations.Keys[id]; k != nil && SignedBy(md, k, id) {
 			ids = append(ids, id)
 		}
 	}
@@ -209,11 +209,11 @@ type Trust struct {
 
 // newest returns the server's root if the trusted one vouches for it.
 func (t *Trust) newest(b []byte) (*metadata.Metadata[metadata.RootType], error) {
-	trusted, err := parse[metadata.RootType]("the trusted root", t.Root)
+	trusted, err := Parse[metadata.RootType]("the trusted root", t.Root)
 	if err != nil {
 		return nil, err
 	}
-	root, err := parse[metadata.RootType]("the server's root", b)
+	root, err := Parse[metadata.RootType]("the server's root", b)
 	if err != nil {
 		return nil, err
 	}
@@ -232,21 +232,21 @@ func (t *Trust) newest(b []byte) (*metadata.Metadata[metadata.RootType], error) 
 // ReadTrust reads a trusted root, and the holders' names from the ceremony beside
 // it if that is there.
 func ReadTrust(root, ceremonyDir string) (*Trust, error) {
-	b, err := readBounded(root, maxPaper)
+	b, err := ReadBounded(root, maxPaper)
 	if err != nil {
 		return nil, refuse("publish.root", "pass --root with the "+catalogRootFile+" of the ceremony, or keep the key in its folder "+KeysDir, "read the trusted root: %v", err)
 	}
 	t := &Trust{Root: b, Names: map[string]string{}}
 	if c, err := LoadCeremony(ceremonyDir); err == nil {
 		for i := range c.Joined {
-			_, id, err := tufKey(c.Joined[i].Release)
+			_, id, err := TUFKey(c.Joined[i].Release)
 			if err != nil {
 				return nil, err
 			}
 			t.Names[id] = c.Joined[i].Name
 		}
 		for i := range c.Machines {
-			_, id, err := tufKey(c.Machines[i].Key)
+			_, id, err := TUFKey(c.Machines[i].Key)
 			if err != nil {
 				return nil, err
 			}

@@ -31,7 +31,7 @@ type draft struct {
 	kind      string // of the keys that sign it
 	threshold int
 	expires   time.Time
-	paper     paper
+	paper     Paper
 }
 
 // drafts makes all of them; equal ceremonies give equal drafts.
@@ -98,7 +98,7 @@ func (c *Ceremony) targets() (*metadata.Metadata[metadata.TargetsType], error) {
 	for _, ch := range fleet.Channels {
 		role := metadata.DelegatedRole{Name: ch, Threshold: c.channelThreshold(ch), Terminating: true, Paths: []string{ch + "/*/*"}}
 		for i := range c.Joined {
-			k, id, err := tufKey(c.Joined[i].Release)
+			k, id, err := TUFKey(c.Joined[i].Release)
 			if err != nil {
 				return nil, err
 			}
@@ -109,7 +109,7 @@ func (c *Ceremony) targets() (*metadata.Metadata[metadata.TargetsType], error) {
 			if c.Machines[i].Channel != ch {
 				continue
 			}
-			k, id, err := tufKey(c.Machines[i].Key)
+			k, id, err := TUFKey(c.Machines[i].Key)
 			if err != nil {
 				return nil, err
 			}
@@ -130,7 +130,7 @@ func (c *Ceremony) channelThreshold(channel string) int {
 }
 
 func addKey(root *metadata.RootType, public []byte, role string) error {
-	k, _, err := tufKey(public)
+	k, _, err := TUFKey(public)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (c *Ceremony) writeDrafts(dir string) error {
 		if err != nil {
 			return fmt.Errorf("draft %s: %w", d.file, err)
 		}
-		if err := replaceFile(filepath.Join(dir, d.file), b); err != nil {
+		if err := ReplaceFile(filepath.Join(dir, d.file), b); err != nil {
 			return err
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
+// ReadBounded reads a file of at most limit bytes.
+func ReadBounded(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -22,9 +22,9 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// replaceFile writes a file so that its name stands for the old or for the new
+// ReplaceFile writes a file so that its name stands for the old or for the new
 // bytes, never for half of them.
-func replaceFile(path string, b []byte) error {
+func ReplaceFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
 	if err != nil {
 		return err

@@ -37,7 +37,7 @@ func (c *Client) Install(ctx context.Context, dir string, now time.Time) error {
 	}
 	files := map[string][]byte{}
 	for _, s := range status {
-		if files[s.File], err = readBounded(filepath.Join(dir, s.File), maxPaper); err != nil {
+		if files[s.File], err = ReadBounded(filepath.Join(dir, s.File), maxPaper); err != nil {
 			return err
 		}
 	}
@@ -56,7 +56,7 @@ func (c *Client) Install(ctx context.Context, dir string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, TranscriptFile), text)
+	return ReplaceFile(filepath.Join(dir, TranscriptFile), text)
 }
 
 // transcript says what was done so that somebody who was not there can check it
@@ -72,7 +72,7 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 	fmt.Fprintf(w, "HOLDER\tKEY\tTUF KEY ID\n")
 	for i := range c.Joined {
 		for _, kind := range []string{rootKey, releaseKey} {
-			_, id, err := tufKey(c.Joined[i].key(kind))
+			_, id, err := TUFKey(c.Joined[i].key(kind))
 			if err != nil {
 				return nil, err
 			}
@@ -81,7 +81,7 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 	}
 	for i := range c.Machines {
 		m := &c.Machines[i]
-		_, id, err := tufKey(m.Key)
+		_, id, err := TUFKey(m.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -91,7 +91,7 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 		name string
 		key  []byte
 	}{{"catalog snapshot", c.Online.Snapshot}, {"catalog timestamp", c.Online.Timestamp}, {"director", c.Online.Director}} {
-		_, id, err := tufKey(k.key)
+		_, id, err := TUFKey(k.key)
 		if err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func LoadKey(where string, pass Passphrase) (*Key, error) {
 	if kms.IsReference(where) {
 		return loadPlugin(where)
 	}
-	b, err := readBounded(where, maxKeyFile)
+	b, err := ReadBounded(where, maxKeyFile)
 	if err != nil {
 		return nil, refuse("key.unknown", "name the file that 'dunlin keys init' made", "%v", err)
 	}
@@ -124,13 +124,13 @@ func keyOf(s signature.Signer) (*Key, error) {
 	} else if k.Public, err = x509.MarshalPKIXPublicKey(public); err != nil {
 		return nil, err
 	}
-	_, k.ID, err = tufKey(k.Public)
+	_, k.ID, err = TUFKey(k.Public)
 	return k, err
 }
 
-// tufKey is a public key, in the form of Key.Public, as metadata lists it, and its
+// TUFKey is a public key, in the form of Key.Public, as metadata lists it, and its
 // id.
-func tufKey(public []byte) (*metadata.Key, string, error) {
+func TUFKey(public []byte) (*metadata.Key, string, error) {
 	var key crypto.PublicKey = ed25519.PublicKey(public)
 	if len(public) != ed25519.PublicKeySize {
 		parsed, err := x509.ParsePKIXPublicKey(public)

@@ -15,16 +15,16 @@ import (
 // maxPaper bounds what is read of a metadata file, in bytes.
 const maxPaper = 5_000_000
 
-// paper is a metadata file that people sign: a root or targets.
-type paper interface {
+// Paper is a metadata file that people sign: a root or targets.
+type Paper interface {
 	ToBytes(pretty bool) ([]byte, error)
 	Sign(signature.Signer) (*metadata.Signature, error)
 	ClearSignatures()
 }
 
-// parse reads a metadata file that somebody sent or that lay on a stick: bounded,
+// Parse reads a metadata file that somebody sent or that lay on a stick: bounded,
 // strict, and never with a panic of the parser.
-func parse[T metadata.Roles](name string, b []byte) (md *metadata.Metadata[T], err error) {
+func Parse[T metadata.Roles](name string, b []byte) (md *metadata.Metadata[T], err error) {
 	wrong := func(why any) error {
 		return refuse("metadata.malformed", "take the file as it was made", "%s is not understood: %v", name, why)
 	}
@@ -47,14 +47,14 @@ func parse[T metadata.Roles](name string, b []byte) (md *metadata.Metadata[T], e
 }
 
 // parseLike reads a file of the type that another has.
-func parseLike(like paper, name string, b []byte) (paper, error) {
+func parseLike(like Paper, name string, b []byte) (Paper, error) {
 	if _, ok := like.(*metadata.Metadata[metadata.RootType]); ok {
-		return parse[metadata.RootType](name, b)
+		return Parse[metadata.RootType](name, b)
 	}
-	return parse[metadata.TargetsType](name, b)
+	return Parse[metadata.TargetsType](name, b)
 }
 
-func signatures(p paper) *[]metadata.Signature {
+func signatures(p Paper) *[]metadata.Signature {
 	if root, ok := p.(*metadata.Metadata[metadata.RootType]); ok {
 		return &root.Signatures
 	}
@@ -62,7 +62,7 @@ func signatures(p paper) *[]metadata.Signature {
 }
 
 // sameText compares two papers without their signatures.
-func sameText(a, b paper) (bool, error) {
+func sameText(a, b Paper) (bool, error) {
 	x, err := unsigned(a)
 	if err != nil {
 		return false, err
@@ -71,7 +71,7 @@ func sameText(a, b paper) (bool, error) {
 	return bytes.Equal(x, y), err
 }
 
-func unsigned(p paper) ([]byte, error) {
+func unsigned(p Paper) ([]byte, error) {
 	kept := signatures(p)
 	list := *kept
 	defer func() { *kept = list }()
@@ -79,8 +79,8 @@ func unsigned(p paper) ([]byte, error) {
 	return p.ToBytes(false)
 }
 
-// signedBy tells whether a paper bears a valid signature of one key.
-func signedBy(p paper, key *metadata.Key, id string) bool {
+// SignedBy tells whether a paper bears a valid signature of one key.
+func SignedBy(p Paper, key *metadata.Key, id string) bool {
 	const anyRole = "paper"
 	only := metadata.Targets()
 	only.Signed.Delegations = &metadata.Delegations{
@@ -90,8 +90,8 @@ func signedBy(p paper, key *metadata.Key, id string) bool {
 	return only.VerifyDelegate(anyRole, p) == nil
 }
 
-// sign adds the key's signature in place of an older one of the same key.
-func sign(p paper, k *Key) error {
+// SignPaper adds the key's signature in place of an older one of the same key.
+func SignPaper(p Paper, k *Key) error {
 	list := signatures(p)
 	*list = slices.DeleteFunc(*list, func(s metadata.Signature) bool { return s.KeyID == k.ID })
 	s := &noted{Signer: k.signer}

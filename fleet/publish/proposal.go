@@ -55,7 +55,7 @@ type Change struct {
 // ReadProposal reads a proposal and verifies that it changes nothing but what
 // Changes lists.
 func ReadProposal(path string, t *Trust, now time.Time) (*Proposal, error) {
-	b, err := readBounded(path, maxProposal)
+	b, err := ReadBounded(path, maxProposal)
 	if err != nil {
 		return nil, refuse("proposal.unknown", "name the file that 'dunlin model publish --proposal' wrote", "read the proposal: %v", err)
 	}
@@ -66,7 +66,7 @@ func ReadProposal(path string, t *Trust, now time.Time) (*Proposal, error) {
 	if p.ch, err = t.channel(p.Channel, p.Base); err != nil {
 		return nil, err
 	}
-	if p.md, err = parse[metadata.TargetsType]("role "+p.Channel, p.Role); err != nil {
+	if p.md, err = Parse[metadata.TargetsType]("role "+p.Channel, p.Role); err != nil {
 		return nil, err
 	}
 	if _, err := p.changes(now); err != nil {
@@ -104,7 +104,7 @@ func (p *Proposal) Write(path string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, append(b, '\n'))
+	return ReplaceFile(path, append(b, '\n'))
 }
 
 // Sign adds signatures. A key that may not sign for the channel signs nothing, nor
@@ -114,7 +114,7 @@ func (p *Proposal) Sign(keys []*Key) error {
 		return err
 	}
 	for _, k := range keys {
-		if err := sign(p.md, k); err != nil {
+		if err := SignPaper(p.md, k); err != nil {
 			return fmt.Errorf("sign %s: %w", p.Channel, err)
 		}
 	}
@@ -163,7 +163,7 @@ func (p *Proposal) Changes(now time.Time) ([]Change, error) { return p.changes(n
 func (p *Proposal) changes(now time.Time) ([]Change, error) {
 	base, next := &p.ch.md.Signed, &p.md.Signed
 	if p.ch.md == p.md { // just made: compare with what was fetched
-		md, err := parse[metadata.TargetsType]("role "+p.Channel, p.Base.Role)
+		md, err := Parse[metadata.TargetsType]("role "+p.Channel, p.Base.Role)
 		if err != nil {
 			return nil, err
 		}

@@ -25,21 +25,21 @@ func Sign(dir, holder string, pass Passphrase) ([]string, error) {
 	var changed []string
 	for _, d := range papers {
 		k := keys[d.kind]
-		public, id, err := tufKey(k.Public)
+		public, id, err := TUFKey(k.Public)
 		if err != nil {
 			return nil, err
 		}
-		if signedBy(d.paper, public, id) {
+		if SignedBy(d.paper, public, id) {
 			continue
 		}
-		if err := sign(d.paper, k); err != nil {
+		if err := SignPaper(d.paper, k); err != nil {
 			return nil, fmt.Errorf("sign %s: %w", d.file, err)
 		}
 		b, err := d.paper.ToBytes(true)
 		if err != nil {
 			return nil, err
 		}
-		if err := replaceFile(filepath.Join(dir, d.file), b); err != nil {
+		if err := ReplaceFile(filepath.Join(dir, d.file), b); err != nil {
 			return nil, err
 		}
 		changed = append(changed, d.file)
@@ -78,7 +78,7 @@ func (c *Ceremony) papers(dir string) ([]draft, error) {
 	}
 	for i := range list {
 		d := &list[i]
-		b, err := readBounded(filepath.Join(dir, d.file), maxPaper)
+		b, err := ReadBounded(filepath.Join(dir, d.file), maxPaper)
 		if err != nil {
 			return nil, fmt.Errorf("read draft: %w", err)
 		}

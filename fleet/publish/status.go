@@ -37,11 +37,11 @@ func Status(dir string) (*Ceremony, []Signed, error) {
 func (c *Ceremony) signed(d draft) (Signed, error) {
 	s := Signed{File: d.file, Threshold: d.threshold, By: []string{}, Open: []string{}, Expires: d.expires}
 	for i := range c.Joined {
-		key, id, err := tufKey(c.Joined[i].key(d.kind))
+		key, id, err := TUFKey(c.Joined[i].key(d.kind))
 		if err != nil {
 			return s, err
 		}
-		if signedBy(d.paper, key, id) {
+		if SignedBy(d.paper, key, id) {
 			s.By = append(s.By, c.Joined[i].Name)
 		} else {
 			s.Open = append(s.Open, c.Joined[i].Name)
