@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"crypto"
-	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -15,7 +14,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/big"
 	"os"
 	"os/exec"
 	"strings"
@@ -130,7 +128,7 @@ func keyOf(name string) (*key, error) {
 	case "ed25519":
 		private = ed25519.NewKeyFromSeed(seed[:])
 	case "p256":
-		private, err = p256(seed[:])
+		private, err = ecdsa.ParseRawPrivateKey(elliptic.P256(), seed[:])
 	case "p384":
 		private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case "rsa":
@@ -143,18 +141,6 @@ func keyOf(name string) (*key, error) {
 	}
 	sv, err := signature.LoadSignerVerifier(private, crypto.SHA256)
 	return &key{sv}, err
-}
-
-// p256 is the key of a secret number.
-func p256(seed []byte) (*ecdsa.PrivateKey, error) {
-	k, err := ecdh.P256().NewPrivateKey(seed)
-	if err != nil {
-		return nil, err
-	}
-	point := k.PublicKey().Bytes() // 4, x, y
-	return &ecdsa.PrivateKey{D: new(big.Int).SetBytes(seed), PublicKey: ecdsa.PublicKey{
-		Curve: elliptic.P256(), X: new(big.Int).SetBytes(point[1:33]), Y: new(big.Int).SetBytes(point[33:]),
-	}}, nil
 }
 
 func (*key) DefaultAlgorithm() string      { return "ed25519" }
