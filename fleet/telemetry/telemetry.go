@@ -135,16 +135,21 @@ func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire
 	if err != nil {
 		return nil, err
 	}
-	var post *wire.Envelope
-	if i.Tell != nil {
-		if post, err = i.Tell(ctx, device, h.Signpost); err != nil {
-			return nil, err
-		}
+	post, err := i.tell(ctx, device, h.Signpost)
+	if err != nil {
+		return nil, err
 	}
 	return &wire.Welcome{
 		Protocol: wire.Protocol, Generation: wish.Generation, Nonce: nonce, Window: window,
 		Heartbeat: int64(i.Heartbeat / time.Second), Acked: acked, Metadata: newer, Signpost: post,
 	}, nil
+}
+
+func (i *Ingest) tell(ctx context.Context, device string, held *wire.SignpostHeld) (*wire.Envelope, error) {
+	if i.Tell == nil {
+		return nil, nil
+	}
+	return i.Tell(ctx, device, held)
 }
 
 func (i *Ingest) window(ctx context.Context, device string) (int64, error) {
