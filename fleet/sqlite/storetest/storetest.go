@@ -21,6 +21,7 @@ type Store interface {
 	Rollouts
 	Records
 	Alarms
+	Signposts
 	Close() error
 }
 
@@ -133,6 +134,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 		{"acknowledgements never fall", acks},
 		{"audit", audit},
 		{"alarms", alarms},
+		{"signposts", signposts},
 		{"many at once", concurrent},
 	} {
 		t.Run(c.name, func(t *testing.T) {
