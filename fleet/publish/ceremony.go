@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/shared/bundle"
@@ -48,6 +49,15 @@ type Holder struct {
 	// Where a plug-in has the keys, as NAME://KEY; empty: in files of KeysDir.
 	RootRef    string `json:"root_ref,omitempty"`
 	ReleaseRef string `json:"release_ref,omitempty"`
+	// Which key of theirs it is, from 1; 0 means 1.
+	RootNo    int `json:"root_no,omitempty"`
+	ReleaseNo int `json:"release_no,omitempty"`
+}
+
+// Edition says which version of a file it is, and from when its lifetime counts.
+type Edition struct {
+	Version int64     `json:"version"`
+	Drafted time.Time `json:"drafted"`
 }
 
 // Machine is a key that signs without a person, for one channel that wants one
@@ -70,6 +80,16 @@ type Ceremony struct {
 	Joined    []Holder  `json:"joined"`
 	Machines  []Machine `json:"machines,omitempty"`
 	Drafted   time.Time `json:"drafted,omitzero"` // when the last holder joined; lifetimes count from here
+	// Editions of files that were amended since.
+	Editions map[string]Edition `json:"editions,omitempty"`
+}
+
+// Edition is that of a file.
+func (c *Ceremony) Edition(file string) Edition {
+	if e, ok := c.Editions[file]; ok {
+		return e
+	}
+	return Edition{Version: 1, Drafted: c.Drafted}
 }
 
 // JoinConfig says who joins which ceremony. Holders, Threshold, Practice and
@@ -107,10 +127,10 @@ func Join(c JoinConfig, now time.Time) (*Ceremony, error) {
 		return nil, err
 	}
 	h := Holder{Name: c.Holder, RootRef: c.RootKey, ReleaseRef: c.ReleaseKey}
-	if h.Root, err = ownKey(h.where(c.Dir, rootKey), c.Passphrase); err != nil {
+	if h.Root, err = OwnKey(h.Where(c.Dir, KindRoot), c.Passphrase); err != nil {
 		return nil, err
 	}
-	if h.Release, err = ownKey(h.where(c.Dir, releaseKey), c.Passphrase); err != nil {
+	if h.Release, err = OwnKey(h.Where(c.Dir, KindRelease), c.Passphrase); err != nil {
 		return nil, err
 	}
 	cer.Joined = append(cer.Joined, h)
@@ -234,8 +254,8 @@ func (c *Ceremony) save(dir string) error {
 
 // The two keys of a holder.
 const (
-	rootKey    = "root"
-	releaseKey = "release"
+	KindRoot    = "root"
+	KindRelease = "release"
 )
 
 func keyPath(dir, holder, kind string) string {
@@ -246,23 +266,27 @@ func keyPath(dir, holder, kind string) string {
 func (c *Ceremony) Where(dir, holder string) (root, release string) {
 	for i := range c.Joined {
 		if h := &c.Joined[i]; h.Name == holder {
-			return h.where(dir, rootKey), h.where(dir, releaseKey)
+			return h.Where(dir, KindRoot), h.Where(dir, KindRelease)
 		}
 	}
 	return "", ""
 }
 
-// where is the file or the reference of a holder's key.
-func (h *Holder) where(dir, kind string) string {
-	ref := h.ReleaseRef
-	if kind == rootKey {
-		ref = h.RootRef
+// Where is the file or the reference of a holder's key.
+func (h *Holder) Where(dir, kind string) string {
+	ref, no := h.ReleaseRef, h.ReleaseNo
+	if kind == KindRoot {
+		ref, no = h.RootRef, h.RootNo
 	}
-	return cmp.Or(ref, keyPath(dir, h.Name, kind))
+	path := keyPath(dir, h.Name, kind)
+	if no > 1 {
+		path = strings.TrimSuffix(path, ".pem") + fmt.Sprintf("-%d.pem", no)
+	}
+	return cmp.Or(ref, path)
 }
 
-func (h *Holder) key(kind string) []byte {
-	if kind == rootKey {
+func (h *Holder) Key(kind string) []byte {
+	if kind == KindRoot {
 		return h.Root
 	}
 	return h.Release

@@ -127,7 +127,7 @@ func TestPractice(t *testing.T) {
 			t.Errorf("%s does not warn: %q, %v", f, b, err)
 		}
 	}
-	b, err := os.ReadFile(filepath.Join(dir, targetsFile))
+	b, err := os.ReadFile(filepath.Join(dir, TargetsFile))
 	if err != nil || !bytes.Contains(b, []byte(`"practice": true`)) {
 		t.Errorf("targets do not say that this was practice: %v", err)
 	}
@@ -204,7 +204,7 @@ func TestSignRefuses(t *testing.T) {
 		}
 		undo()
 	}
-	if err := os.Rename(keyPath(dir, "bob", rootKey), keyPath(dir, "alice", rootKey)); err != nil {
+	if err := os.Rename(keyPath(dir, "bob", KindRoot), keyPath(dir, "alice", KindRoot)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = Sign(dir, "alice", func(bool) ([]byte, error) { return []byte("bob"), nil })

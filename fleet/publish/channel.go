@@ -234,7 +234,7 @@ func (t *Trust) newest(b []byte) (*metadata.Metadata[metadata.RootType], error) 
 func ReadTrust(root, ceremonyDir string) (*Trust, error) {
 	b, err := ReadBounded(root, maxPaper)
 	if err != nil {
-		return nil, refuse("publish.root", "pass --root with the "+catalogRootFile+" of the ceremony, or keep the key in its folder "+KeysDir, "read the trusted root: %v", err)
+		return nil, refuse("publish.root", "pass --root with the "+CatalogRootFile+" of the ceremony, or keep the key in its folder "+KeysDir, "read the trusted root: %v", err)
 	}
 	t := &Trust{Root: b, Names: map[string]string{}}
 	if c, err := LoadCeremony(ceremonyDir); err == nil {

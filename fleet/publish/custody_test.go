@@ -55,7 +55,7 @@ func TestPlugins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{keyPath(dir, "alice", releaseKey), keyPath(dir, "alice", rootKey)}, files); d != "" {
+	if d := cmp.Diff([]string{keyPath(dir, "alice", KindRelease), keyPath(dir, "alice", KindRoot)}, files); d != "" {
 		t.Error(d)
 	}
 	for _, h := range []string{"bob", "carol"} {

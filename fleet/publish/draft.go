@@ -19,23 +19,23 @@ const (
 
 // Files of a ceremony, each signed by the holders' keys of one kind.
 const (
-	catalogRootFile  = "catalog-root.json"
-	directorRootFile = "director-root.json"
-	targetsFile      = "targets.json"
+	CatalogRootFile  = "catalog-root.json"
+	DirectorRootFile = "director-root.json"
+	TargetsFile      = "targets.json"
 )
 
-// draft is one file of a ceremony as it must be: everything but the signatures
+// Draft is one file of a ceremony as it must be: everything but the signatures
 // follows from ceremony.json.
-type draft struct {
-	file      string
-	kind      string // of the keys that sign it
-	threshold int
-	expires   time.Time
-	paper     Paper
+type Draft struct {
+	File      string
+	Kind      string // of the keys that sign it
+	Threshold int
+	Expires   time.Time
+	Paper     Paper
 }
 
-// drafts makes all of them; equal ceremonies give equal drafts.
-func (c *Ceremony) drafts() ([]draft, error) {
+// Drafts makes all of them; equal ceremonies give equal drafts.
+func (c *Ceremony) Drafts() ([]Draft, error) {
 	catalog, err := c.root(c.Online.Snapshot, c.Online.Timestamp)
 	if err != nil {
 		return nil, err
@@ -57,18 +57,27 @@ func (c *Ceremony) drafts() ([]draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, role := c.Drafted.Add(RootLife), c.Drafted.Add(RoleLife)
-	list := []draft{
-		{catalogRootFile, rootKey, c.Threshold, root, catalog},
-		{directorRootFile, rootKey, c.Threshold, root, director},
-		{targetsFile, releaseKey, c.Threshold, role, targets},
+	catalog.Signed.Version, catalog.Signed.Expires = c.edition(CatalogRootFile, RootLife)
+	director.Signed.Version, director.Signed.Expires = c.edition(DirectorRootFile, RootLife)
+	targets.Signed.Version, targets.Signed.Expires = c.edition(TargetsFile, RoleLife)
+	list := []Draft{
+		{CatalogRootFile, KindRoot, c.Threshold, catalog.Signed.Expires, catalog},
+		{DirectorRootFile, KindRoot, c.Threshold, director.Signed.Expires, director},
+		{TargetsFile, KindRelease, c.Threshold, targets.Signed.Expires, targets},
 	}
+	role := c.Drafted.Add(RoleLife)
 	for _, ch := range fleet.Channels {
 		md := metadata.Targets(role)
 		md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": ch}}
-		list = append(list, draft{ch + ".json", releaseKey, c.channelThreshold(ch), role, md})
+		list = append(list, Draft{ch + ".json", KindRelease, c.ChannelThreshold(ch), role, md})
 	}
 	return list, nil
+}
+
+// edition is a file's version and when it expires.
+func (c *Ceremony) edition(file string, life time.Duration) (int64, time.Time) {
+	e := c.Edition(file)
+	return e.Version, e.Drafted.Add(life)
 }
 
 // root is a root with the holders' keys, and the online keys of snapshot and
@@ -96,7 +105,7 @@ func (c *Ceremony) targets() (*metadata.Metadata[metadata.TargetsType], error) {
 	}
 	md.Signed.Delegations = &metadata.Delegations{Keys: map[string]*metadata.Key{}}
 	for _, ch := range fleet.Channels {
-		role := metadata.DelegatedRole{Name: ch, Threshold: c.channelThreshold(ch), Terminating: true, Paths: []string{ch + "/*/*"}}
+		role := metadata.DelegatedRole{Name: ch, Threshold: c.ChannelThreshold(ch), Terminating: true, Paths: []string{ch + "/*/*"}}
 		for i := range c.Joined {
 			k, id, err := TUFKey(c.Joined[i].Release)
 			if err != nil {
@@ -121,8 +130,8 @@ func (c *Ceremony) targets() (*metadata.Metadata[metadata.TargetsType], error) {
 	return md, nil
 }
 
-// channelThreshold: devices that matter take nothing that one person alone signed.
-func (c *Ceremony) channelThreshold(channel string) int {
+// ChannelThreshold: devices that matter take nothing that one person alone signed.
+func (c *Ceremony) ChannelThreshold(channel string) int {
 	if channel == fleet.Channels[len(fleet.Channels)-1] {
 		return c.Threshold
 	}
@@ -138,16 +147,16 @@ func addKey(root *metadata.RootType, public []byte, role string) error {
 }
 
 func (c *Ceremony) writeDrafts(dir string) error {
-	list, err := c.drafts()
+	list, err := c.Drafts()
 	if err != nil {
 		return err
 	}
 	for _, d := range list {
-		b, err := d.paper.ToBytes(true)
+		b, err := d.Paper.ToBytes(true)
 		if err != nil {
-			return fmt.Errorf("draft %s: %w", d.file, err)
+			return fmt.Errorf("draft %s: %w", d.File, err)
 		}
-		if err := ReplaceFile(filepath.Join(dir, d.file), b); err != nil {
+		if err := ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
 			return err
 		}
 	}

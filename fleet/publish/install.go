@@ -41,7 +41,7 @@ func (c *Client) Install(ctx context.Context, dir string, now time.Time) error {
 			return err
 		}
 	}
-	req := installBody{CatalogRoot: files[catalogRootFile], DirectorRoot: files[directorRootFile], Targets: files[targetsFile], Roles: map[string][]byte{}}
+	req := installBody{CatalogRoot: files[CatalogRootFile], DirectorRoot: files[DirectorRootFile], Targets: files[TargetsFile], Roles: map[string][]byte{}}
 	for _, ch := range fleet.Channels {
 		req.Roles[ch] = files[ch+".json"]
 	}
@@ -71,8 +71,8 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 	w := tabwriter.NewWriter(&out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "HOLDER\tKEY\tTUF KEY ID\n")
 	for i := range c.Joined {
-		for _, kind := range []string{rootKey, releaseKey} {
-			_, id, err := TUFKey(c.Joined[i].key(kind))
+		for _, kind := range []string{KindRoot, KindRelease} {
+			_, id, err := TUFKey(c.Joined[i].Key(kind))
 			if err != nil {
 				return nil, err
 			}
@@ -105,6 +105,6 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 	if err := w.Flush(); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(&out, "\nTo check: the files beside this one have these SHA-256 sums, 'dunlin keys status --dir .' finds the same\nsignatures, and the enrolment tokens of this server carry the sums of %s and %s.\n", catalogRootFile, directorRootFile)
+	fmt.Fprintf(&out, "\nTo check: the files beside this one have these SHA-256 sums, 'dunlin keys status --dir .' finds the same\nsignatures, and the enrolment tokens of this server carry the sums of %s and %s.\n", CatalogRootFile, DirectorRootFile)
 	return out.Bytes(), nil
 }

@@ -36,9 +36,9 @@ type Key struct {
 // maxKeyFile bounds what is read of a key file, in bytes.
 const maxKeyFile = 64 << 10
 
-// ownKey is the public half of the key at a place: a new one if that is a file,
+// OwnKey is the public half of the key at a place: a new one if that is a file,
 // which must not exist yet; the plug-in's if it is a reference.
-func ownKey(where string, pass Passphrase) ([]byte, error) {
+func OwnKey(where string, pass Passphrase) ([]byte, error) {
 	if !kms.IsReference(where) {
 		return newKey(where, pass)
 	}

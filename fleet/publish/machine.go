@@ -32,7 +32,7 @@ func AddMachine(c MachineConfig) (where string, err error) {
 		return "", err
 	}
 	switch {
-	case !slices.Contains(open, c.Channel) || cer.channelThreshold(c.Channel) > 1:
+	case !slices.Contains(open, c.Channel) || cer.ChannelThreshold(c.Channel) > 1:
 		return "", refuse("machine.channel", "pass one of: "+strings.Join(open, ", "), "channel %q is not signed by machines", c.Channel)
 	case len(cer.Machines) == maxMachines:
 		return "", refuse("ceremony.machines", "end one of them", "%d machines have keys, more cannot", maxMachines)
@@ -43,7 +43,7 @@ func AddMachine(c MachineConfig) (where string, err error) {
 	if where = c.Key; where == "" {
 		where = filepath.Join(c.Dir, KeysDir, c.Name+"-"+c.Channel+".pem")
 	}
-	if m.Key, err = ownKey(where, c.Passphrase); err != nil {
+	if m.Key, err = OwnKey(where, c.Passphrase); err != nil {
 		return "", err
 	}
 	cer.Machines = append(cer.Machines, m)
@@ -65,8 +65,8 @@ func (c *Ceremony) unsigned(dir string) error {
 		return err
 	}
 	for _, d := range papers {
-		if len(*signatures(d.paper)) > 0 {
-			return refuse("ceremony.signed", "add it with a rotation of the channel's role", "%s is signed already", d.file)
+		if len(*signatures(d.Paper)) > 0 {
+			return refuse("ceremony.signed", "add it with a rotation of the channel's role", "%s is signed already", d.File)
 		}
 	}
 	return nil

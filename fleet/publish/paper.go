@@ -46,8 +46,8 @@ func Parse[T metadata.Roles](name string, b []byte) (md *metadata.Metadata[T], e
 	return md, nil
 }
 
-// parseLike reads a file of the type that another has.
-func parseLike(like Paper, name string, b []byte) (Paper, error) {
+// ParseLike reads a file of the type that another has.
+func ParseLike(like Paper, name string, b []byte) (Paper, error) {
 	if _, ok := like.(*metadata.Metadata[metadata.RootType]); ok {
 		return Parse[metadata.RootType](name, b)
 	}
@@ -61,8 +61,8 @@ func signatures(p Paper) *[]metadata.Signature {
 	return &p.(*metadata.Metadata[metadata.TargetsType]).Signatures
 }
 
-// sameText compares two papers without their signatures.
-func sameText(a, b Paper) (bool, error) {
+// SameText compares two papers without their signatures.
+func SameText(a, b Paper) (bool, error) {
 	x, err := unsigned(a)
 	if err != nil {
 		return false, err

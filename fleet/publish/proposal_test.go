@@ -180,7 +180,7 @@ func TestForeignProposals(t *testing.T) {
 	}
 	other := newServer(t)
 	dir := ceremony(t, onlineOf(other), "mallory")
-	root, err := os.ReadFile(filepath.Join(dir, catalogRootFile))
+	root, err := os.ReadFile(filepath.Join(dir, CatalogRootFile))
 	if err != nil {
 		t.Fatal(err)
 	}

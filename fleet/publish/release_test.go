@@ -206,14 +206,14 @@ func write(t *testing.T, dir string, files map[string][]byte) {
 
 func (p *publisher) conf(t *testing.T, dir, channel string, holders ...string) ReleaseConfig {
 	t.Helper()
-	trust, err := ReadTrust(filepath.Join(p.dir, catalogRootFile), p.dir)
+	trust, err := ReadTrust(filepath.Join(p.dir, CatalogRootFile), p.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := ReleaseConfig{Dir: dir, Channel: channel, Trust: trust}
 	for _, h := range holders {
 		if p.opened[h] == nil {
-			if p.opened[h], err = LoadKey(keyPath(p.dir, h, releaseKey), pass(h)); err != nil {
+			if p.opened[h], err = LoadKey(keyPath(p.dir, h, KindRelease), pass(h)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -397,7 +397,7 @@ func TestPublishRefuses(t *testing.T) {
 	}
 	next := packed(t, "2.0.0", labels)
 	strange := p.conf(t, next, "production", "alice")
-	rootKeyed, err := LoadKey(keyPath(p.dir, "bob", rootKey), pass("bob"))
+	rootKeyed, err := LoadKey(keyPath(p.dir, "bob", KindRoot), pass("bob"))
 	if err != nil {
 		t.Fatal(err)
 	}

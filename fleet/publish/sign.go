@@ -24,25 +24,25 @@ func Sign(dir, holder string, pass Passphrase) ([]string, error) {
 	}
 	var changed []string
 	for _, d := range papers {
-		k := keys[d.kind]
+		k := keys[d.Kind]
 		public, id, err := TUFKey(k.Public)
 		if err != nil {
 			return nil, err
 		}
-		if SignedBy(d.paper, public, id) {
+		if SignedBy(d.Paper, public, id) {
 			continue
 		}
-		if err := SignPaper(d.paper, k); err != nil {
-			return nil, fmt.Errorf("sign %s: %w", d.file, err)
+		if err := SignPaper(d.Paper, k); err != nil {
+			return nil, fmt.Errorf("sign %s: %w", d.File, err)
 		}
-		b, err := d.paper.ToBytes(true)
+		b, err := d.Paper.ToBytes(true)
 		if err != nil {
 			return nil, err
 		}
-		if err := ReplaceFile(filepath.Join(dir, d.file), b); err != nil {
+		if err := ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
 			return nil, err
 		}
-		changed = append(changed, d.file)
+		changed = append(changed, d.File)
 	}
 	return changed, nil
 }
@@ -55,13 +55,13 @@ func (c *Ceremony) load(dir, holder string, pass Passphrase) (map[string]*Key, e
 			continue
 		}
 		keys := map[string]*Key{}
-		for _, kind := range []string{rootKey, releaseKey} {
-			k, err := LoadKey(h.where(dir, kind), pass)
+		for _, kind := range []string{KindRoot, KindRelease} {
+			k, err := LoadKey(h.Where(dir, kind), pass)
 			if err != nil {
 				return nil, err
 			}
-			if !bytes.Equal(k.Public, h.key(kind)) {
-				return nil, refuse("key.mismatch", "find out who changed "+CeremonyFile+" or the key; begin anew if in doubt", "%s is not the key with which %s joined", h.where(dir, kind), holder)
+			if !bytes.Equal(k.Public, h.Key(kind)) {
+				return nil, refuse("key.mismatch", "find out who changed "+CeremonyFile+" or the key; begin anew if in doubt", "%s is not the key with which %s joined", h.Where(dir, kind), holder)
 			}
 			keys[kind] = k
 		}
@@ -71,29 +71,29 @@ func (c *Ceremony) load(dir, holder string, pass Passphrase) (map[string]*Key, e
 }
 
 // papers reads the drafts with the signatures that they bear by now.
-func (c *Ceremony) papers(dir string) ([]draft, error) {
-	list, err := c.drafts()
+func (c *Ceremony) papers(dir string) ([]Draft, error) {
+	list, err := c.Drafts()
 	if err != nil {
 		return nil, err
 	}
 	for i := range list {
 		d := &list[i]
-		b, err := ReadBounded(filepath.Join(dir, d.file), maxPaper)
+		b, err := ReadBounded(filepath.Join(dir, d.File), maxPaper)
 		if err != nil {
 			return nil, fmt.Errorf("read draft: %w", err)
 		}
-		have, err := parseLike(d.paper, d.file, b)
+		have, err := ParseLike(d.Paper, d.File, b)
 		if err != nil {
 			return nil, err
 		}
-		same, err := sameText(have, d.paper)
+		same, err := SameText(have, d.Paper)
 		if err != nil {
 			return nil, err
 		}
 		if !same {
-			return nil, refuse("ceremony.changed", "find out who changed it; begin anew if in doubt", "%s does not say what %s gives", d.file, CeremonyFile)
+			return nil, refuse("ceremony.changed", "find out who changed it; begin anew if in doubt", "%s does not say what %s gives", d.File, CeremonyFile)
 		}
-		d.paper = have
+		d.Paper = have
 	}
 	return list, nil
 }

@@ -34,19 +34,19 @@ func Status(dir string) (*Ceremony, []Signed, error) {
 	return c, list, nil
 }
 
-func (c *Ceremony) signed(d draft) (Signed, error) {
-	s := Signed{File: d.file, Threshold: d.threshold, By: []string{}, Open: []string{}, Expires: d.expires}
+func (c *Ceremony) signed(d Draft) (Signed, error) {
+	s := Signed{File: d.File, Threshold: d.Threshold, By: []string{}, Open: []string{}, Expires: d.Expires}
 	for i := range c.Joined {
-		key, id, err := TUFKey(c.Joined[i].key(d.kind))
+		key, id, err := TUFKey(c.Joined[i].Key(d.Kind))
 		if err != nil {
 			return s, err
 		}
-		if SignedBy(d.paper, key, id) {
+		if SignedBy(d.Paper, key, id) {
 			s.By = append(s.By, c.Joined[i].Name)
 		} else {
 			s.Open = append(s.Open, c.Joined[i].Name)
 		}
 	}
-	s.Missing = max(0, d.threshold-len(s.By))
+	s.Missing = max(0, d.Threshold-len(s.By))
 	return s, nil
 }
