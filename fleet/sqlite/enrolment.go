@@ -200,6 +200,11 @@ func takePlace(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, have, d *fl
 	if have.Status == fleet.DevicePending || have.Channel != t.Channel {
 		return fleet.ErrDeviceExists.With("device %s is not the one that the token was made for", have.ID)
 	}
+	if slices.ContainsFunc(have.Keys(), func(k []byte) bool { return bytes.Equal(k, d.PublicKey) }) {
+		own := fleet.ErrDeviceExists.With("the key is that of %s itself, which is to be replaced", have.ID)
+		own.Next = "make a new key with 'dunlin-agent reset', then enrol again"
+		return own
+	}
 	return succeed(ctx, tx, have, d, cert, fleet.EndedReplaced, now)
 }
 

@@ -1,6 +1,7 @@
 package telemetry_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -123,4 +124,42 @@ func TestPresenceOfTheRevoked(t *testing.T) {
 		t.Error("it is online")
 	}
 	must(t, r.in.Presence(t.Context(), device, false))
+}
+
+// TestCopiedIsTold goes through the whole hello: the sign is told with the device's
+// name, and an identity that has ended starts anew.
+func TestCopiedIsTold(t *testing.T) {
+	r := newRig(t)
+	var told []string
+	r.in.Copied = func(_ context.Context, id, detail string) { told = append(told, id+": "+detail) }
+	say := func(run uint64) {
+		t.Helper()
+		h := &wire.Hello{Protocols: []int{1}, Epoch: 7, Run: run}
+		if _, err := r.in.Hello(t.Context(), device, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, run := range []uint64{1, 1, 2, 2} {
+		say(run)
+	}
+	if len(told) != 0 {
+		t.Errorf("a device that started twice: %v", told)
+	}
+	say(1)
+	if len(told) != 1 || told[0] != device+": run 1 of its agent speaks again, after another run spoke" {
+		t.Errorf("%v", told)
+	}
+	for range 8 {
+		r.in.Session(t.Context(), device, "a")
+		r.in.Session(t.Context(), device, "b")
+	}
+	if len(told) < 2 {
+		t.Error("two places take turns, and nobody is told")
+	}
+	r.in.Forget(device)
+	n := len(told)
+	r.in.Session(t.Context(), device, "a")
+	if len(told) != n {
+		t.Error("sessions of an identity that has ended are held against the next")
+	}
 }

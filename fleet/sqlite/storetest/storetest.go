@@ -17,6 +17,7 @@ import (
 type Store interface {
 	Devices
 	Tokens
+	Identities
 	Catalog
 	Rollouts
 	Records
@@ -48,6 +49,16 @@ type Tokens interface {
 	AccessByHash(ctx context.Context, hash [32]byte) (*fleet.Access, error)
 	AccessList(ctx context.Context) ([]*fleet.Access, error)
 	DeleteAccess(ctx context.Context, id string, a fleet.Audit) error
+}
+
+// Identities begin, change and end.
+type Identities interface {
+	Formers(ctx context.Context, device string) ([]fleet.Former, error)
+	EnrolledWith(ctx context.Context, device string) (*fleet.EnrolToken, error)
+	AcceptDevice(ctx context.Context, d *fleet.Device, cert []byte, a fleet.Audit) error
+	RejectDevice(ctx context.Context, id string, a fleet.Audit) error
+	RefusedSerial(ctx context.Context, token, serial string, a fleet.Audit) error
+	Retire(ctx context.Context, id string, a fleet.Audit, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 }
 
 // Catalog is signed metadata, and the releases that it names.
@@ -116,6 +127,11 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 		{"revocation", revocation},
 		{"enrolment tokens", enrolTokens},
 		{"names of revoked devices", revokedNames},
+		{"a device is replaced", replaced},
+		{"a device is retired", retired},
+		{"devices that wait", waiting},
+		{"listed serials", serials},
+		{"keys that have ended", endedKeys},
 		{"access", access},
 		{"metadata", metadata},
 		{"stale changes of the catalog", stale},
