@@ -198,7 +198,7 @@ func checkIdentity(c Config, now time.Time) Finding {
 	case !now.Before(r.Expires):
 		return Finding{"identity", FindingWarn, found, "run the agent where it reaches the server: it renews by itself; after 30 days an operator accepts it with 'dunlin device accept " + id.Device + "'"}
 	case now.After(r.Expires.Add(-r.Expires.Sub(r.From) / 6)):
-		return Finding{"identity", FindingWarn, found, "it should have been renewed: look at 'dunlin-agent status' and whether " + id.Server + " can be reached"}
+		return Finding{"identity", FindingWarn, found, "it should have been renewed: look at 'dunlin-agent status' and whether " + id.Way().Server + " can be reached"}
 	}
 	return Finding{"identity", FindingOK, found, ""}
 }

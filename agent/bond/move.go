@@ -28,7 +28,7 @@ type Mover struct {
 	renew func() // looks at the certificate, which may be of a CA that goes
 	told  chan struct{}
 
-	mu    sync.Mutex
+	mu      sync.Mutex
 	asked   bool   // a session was begun anew for a signpost that was refused
 	refused string // why the last one was, that the fleet has heard of
 	said    string // trouble that it has heard of

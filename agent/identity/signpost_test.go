@@ -237,6 +237,33 @@ func TestWrongNameStrandsNobody(t *testing.T) {
 	}
 }
 
+// The first way is looked at without showing anything: nobody, another server and
+// our own are told apart.
+func TestProbe(t *testing.T) {
+	w := newTown(t)
+	impostor := newServer(t)
+	at := func(s *serverSim) wire.Address {
+		return wire.Address{Server: s.URL, MQTT: strings.TrimPrefix(s.URL, "https://")}
+	}
+	for i, tc := range []struct {
+		first wire.Address
+		good  bool
+	}{{nowhere, false}, {at(impostor), false}, {at(w.serverSim), true}} {
+		id := w.load(w.built)
+		w.session(id, w.first, w.home.MQTT)
+		w.session(id, w.first, w.home.MQTT)
+		if !id.arrived {
+			w.session(id, w.first, w.home.MQTT)
+		}
+		if _, err := id.Learn(w.post(w.first, int64(i+1), []*authority{w.first}, tc.first, w.home), later); err != nil {
+			t.Fatal(err)
+		}
+		if err := id.Probe(t.Context(), untrusted); (err == nil) != tc.good || !tc.good && id.Held().Trouble == "" {
+			t.Errorf("%s: %v, %+v", tc.first.MQTT, err, id.Held())
+		}
+	}
+}
+
 // A file that is damaged is gone on without, as enrolled.
 func TestDamagedSignpost(t *testing.T) {
 	w := newTown(t)

@@ -99,8 +99,9 @@ func (s *Service) signer(ctx context.Context, st *Standing, row *fleet.Signpost)
 	if err != nil {
 		return nil, err
 	}
+	held, issuer := row.Holds(), st.of(cert)
 	for _, c := range st.CAs {
-		if st.knows(row, cert, c) {
+		if knows(held, issuer, c) {
 			return c, nil
 		}
 	}
@@ -108,12 +109,12 @@ func (s *Service) signer(ctx context.Context, st *Standing, row *fleet.Signpost)
 }
 
 // knows tells whether a device trusts a CA: by its signpost or, without one, because
-// it was enrolled by it.
-func (s *Standing) knows(row *fleet.Signpost, cert []byte, c *CA) bool {
-	if held := row.Holds(); held != nil {
+// it was enrolled by it, which its certificate tells.
+func knows(held *wire.Signpost, issuer, c *CA) bool {
+	if held != nil {
 		return slices.ContainsFunc(held.CAs, func(der []byte) bool { return bytes.Equal(der, c.cert.Raw) })
 	}
-	return s.of(cert) == c
+	return issuer == c
 }
 
 // known is the CA that issues for a device.
@@ -137,22 +138,19 @@ type Followed struct {
 	Hangs    []string  `json:"hangs"`   // of those that issued its certificate and its next one
 	Address  string    `json:"address"` // MQTT address that it uses; empty: as enrolled
 	Trouble  string    `json:"trouble,omitempty"`
-	Ready    bool      `json:"-"` // it holds every address
 }
 
 // Follow judges what is known of a device.
 func (s *Standing) Follow(f *fleet.Follower) Followed {
 	out := Followed{Device: f.Device, LastSeen: f.LastSeen, Address: f.Signpost.Using, Trouble: f.Signpost.Trouble}
+	held, issuer, next := f.Signpost.Holds(), s.of(f.Certificate), s.of(f.Next)
 	for _, c := range s.CAs {
-		if s.knows(&f.Signpost, f.Certificate, c) {
+		if knows(held, issuer, c) {
 			out.Knows = append(out.Knows, c.Name())
 		}
-		if s.of(f.Certificate) == c || len(f.Next) > 0 && s.of(f.Next) == c {
+		if c == issuer || c == next {
 			out.Hangs = append(out.Hangs, c.Name())
 		}
-	}
-	if held := f.Signpost.Holds(); held != nil {
-		out.Ready = slices.Equal(held.Addresses, s.Addresses)
 	}
 	return out
 }

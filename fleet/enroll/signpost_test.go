@@ -181,7 +181,7 @@ func TestRenewAcrossCAs(t *testing.T) {
 		t.Fatal(fs, err)
 	}
 	both, one := []string{next.Name(), first.Name()}, []string{first.Name()}
-	for i, want := range []enroll.Followed{{Device: "meter-1", Knows: both, Hangs: both, Address: home.MQTT, Ready: true}, {Device: "meter-2", Knows: one, Hangs: one}} {
+	for i, want := range []enroll.Followed{{Device: "meter-1", Knows: both, Hangs: both, Address: home.MQTT}, {Device: "meter-2", Knows: one, Hangs: one}} {
 		if diff := cmp.Diff(want, r.standing.Follow(&fs[i])); diff != "" {
 			t.Error(diff)
 		}

@@ -109,7 +109,9 @@ func (s *Standing) Has(c *CA) bool { return s.by(c.Fingerprint()) != nil }
 
 // Of is the CA that has issued a certificate, nil: none of these.
 func (s *Standing) Of(c *x509.Certificate) *CA {
-	i := slices.IndexFunc(s.CAs, func(ca *CA) bool { return c.CheckSignatureFrom(ca.cert) == nil })
+	i := slices.IndexFunc(s.CAs, func(ca *CA) bool {
+		return bytes.Equal(c.AuthorityKeyId, ca.cert.SubjectKeyId) && c.CheckSignatureFrom(ca.cert) == nil
+	})
 	if i < 0 {
 		return nil
 	}

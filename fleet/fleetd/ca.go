@@ -32,10 +32,10 @@ type CAView struct {
 
 // CAStatus is how far a change of the CA has come.
 type CAStatus struct {
-	CAs     []CAView          `json:"cas"`
-	Devices int               `json:"devices"` // active ones
-	Waiting []enroll.Followed `json:"waiting"` // devices that the next step waits for
-	Next    string            `json:"next"`
+	CAs     []CAView   `json:"cas"`
+	Devices int        `json:"devices"` // active ones
+	Waiting []Followed `json:"waiting"` // devices that the next step waits for
+	Next    string     `json:"next"`
 }
 
 // desk is a server's directory in the hands of somebody who changes its face.
@@ -45,6 +45,7 @@ type desk struct {
 	db   *sqlite.DB
 	st   *enroll.Standing
 	fs   []fleet.Follower
+	all  []Followed // of fs, by st
 }
 
 // openDesk reads the directory, of a server that serves or not. Only one at a time
@@ -63,7 +64,7 @@ func openDesk(ctx context.Context, dir string, act func(*desk) error) (err error
 	if err != nil {
 		return err
 	}
-	d := &desk{dir: dir, conf: c, st: &enroll.Standing{CAs: k.cas}}
+	d := &desk{dir: dir, conf: c, st: &enroll.Standing{}}
 	for _, n := range c.names() {
 		d.st.Addresses = append(d.st.Addresses, wire.Address{MQTT: n})
 	}
@@ -74,6 +75,7 @@ func openDesk(ctx context.Context, dir string, act func(*desk) error) (err error
 	if d.fs, err = d.db.Followers(ctx); err != nil {
 		return err
 	}
+	d.becomes(k.cas)
 	return act(d)
 }
 
@@ -91,10 +93,18 @@ func (d *desk) newest() *enroll.CA {
 	return slices.MaxFunc(d.st.CAs, func(a, b *enroll.CA) int { return a.Made().Compare(b.Made()) })
 }
 
-// without lists the devices that do not know a CA.
-func (d *desk) without(ca *enroll.CA) (out []enroll.Followed) {
+// becomes changes what the server is known by, and judges the devices by it.
+func (d *desk) becomes(cas []*enroll.CA) {
+	d.st.CAs, d.all = cas, nil
 	for i := range d.fs {
-		if f := d.st.Follow(&d.fs[i]); !slices.Contains(f.Knows, ca.Name()) {
+		d.all = append(d.all, d.st.Follow(&d.fs[i]))
+	}
+}
+
+// without lists the devices that do not know a CA.
+func (d *desk) without(ca *enroll.CA) (out []Followed) {
+	for _, f := range d.all {
+		if !slices.Contains(f.Knows, ca.Name()) {
 			out = append(out, f)
 		}
 	}
@@ -103,9 +113,8 @@ func (d *desk) without(ca *enroll.CA) (out []enroll.Followed) {
 
 // besides lists the devices that do not know this CA, or whose certificates hang on
 // any other.
-func (d *desk) besides(ca *enroll.CA) (out []enroll.Followed) {
-	for i := range d.fs {
-		f := d.st.Follow(&d.fs[i])
+func (d *desk) besides(ca *enroll.CA) (out []Followed) {
+	for _, f := range d.all {
 		other := slices.ContainsFunc(f.Hangs, func(n string) bool { return n != ca.Name() })
 		if other || len(f.Hangs) == 0 || !slices.Contains(f.Knows, ca.Name()) {
 			out = append(out, f)
@@ -115,11 +124,10 @@ func (d *desk) besides(ca *enroll.CA) (out []enroll.Followed) {
 }
 
 func (d *desk) status() *CAStatus {
-	out := &CAStatus{Devices: len(d.fs), Waiting: []enroll.Followed{}}
+	out := &CAStatus{Devices: len(d.fs), Waiting: []Followed{}}
 	for i, c := range d.st.CAs {
 		v := CAView{Fingerprint: c.Name(), Made: c.Made(), Expires: c.Expires(), Issues: i == 0}
-		for i := range d.fs {
-			f := d.st.Follow(&d.fs[i])
+		for _, f := range d.all {
 			if slices.Contains(f.Knows, v.Fingerprint) {
 				v.Known++
 			}
@@ -179,7 +187,7 @@ func RotateCA(ctx context.Context, dir string, now time.Time) (out *CAStatus, er
 		if err := d.write("ca.certs", caFile, enroll.Certs(cas), 0o644); err != nil {
 			return err
 		}
-		d.st.CAs = cas
+		d.becomes(cas)
 		out = d.status()
 		return nil
 	})
@@ -210,7 +218,7 @@ func SwitchCA(ctx context.Context, dir string, force bool, now time.Time) (out *
 		if err := d.write("ca.certs", caFile, enroll.Certs(cas), 0o644); err != nil {
 			return err
 		}
-		d.st.CAs = cas
+		d.becomes(cas)
 		out = d.status()
 		return nil
 	})
@@ -235,7 +243,7 @@ func RetireCA(ctx context.Context, dir string, force bool, now time.Time) (out *
 		if err := d.audit(ctx, "ca.retire", detail("CA "+d.st.CAs[0].Name()+" stands alone", lost), now); err != nil {
 			return err
 		}
-		d.st.CAs = d.st.CAs[:1]
+		d.becomes(d.st.CAs[:1])
 		keys, err := enroll.Keys(d.st.CAs)
 		if err != nil {
 			return err
@@ -255,7 +263,7 @@ func RetireCA(ctx context.Context, dir string, force bool, now time.Time) (out *
 // maxNamedDevices bounds a sentence.
 const maxNamedDevices = 20
 
-func named(fs []enroll.Followed) string {
+func named(fs []Followed) string {
 	var out []string
 	for _, f := range fs[:min(len(fs), maxNamedDevices)] {
 		out = append(out, f.Device)
@@ -266,7 +274,7 @@ func named(fs []enroll.Followed) string {
 	return strings.Join(out, ", ")
 }
 
-func detail(what string, lost []enroll.Followed) string {
+func detail(what string, lost []Followed) string {
 	if len(lost) == 0 {
 		return what
 	}

@@ -13,22 +13,20 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/dunlin-edge/dunlin/fleet"
-	"github.com/dunlin-edge/dunlin/fleet/enroll"
 )
 
 // NameStatus is how far devices follow the server's name.
 type NameStatus struct {
-	Name    string            `json:"name"`
-	Former  []string          `json:"former"`
-	Devices int               `json:"devices"` // active ones
-	Using   map[string]int    `json:"using"`   // devices by host name; "": not told yet
-	Waiting []enroll.Followed `json:"waiting"` // those that do not use the name
+	Name    string         `json:"name"`
+	Former  []string       `json:"former"`
+	Devices int            `json:"devices"` // active ones
+	Using   map[string]int `json:"using"`   // devices by host name; "": not told yet
+	Waiting []Followed     `json:"waiting"` // those that do not use the name
 }
 
 func (d *desk) names() *NameStatus {
-	out := &NameStatus{Name: d.conf.Name, Former: append([]string{}, d.conf.FormerNames...), Devices: len(d.fs), Using: map[string]int{}, Waiting: []enroll.Followed{}}
-	for i := range d.fs {
-		f := d.st.Follow(&d.fs[i])
+	out := &NameStatus{Name: d.conf.Name, Former: append([]string{}, d.conf.FormerNames...), Devices: len(d.fs), Using: map[string]int{}, Waiting: []Followed{}}
+	for _, f := range d.all {
 		host, _, err := net.SplitHostPort(f.Address)
 		if err != nil {
 			host = ""
