@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/x509"
 	"net"
 	"time"
 
@@ -56,6 +57,9 @@ func (b *Broker) Check(c server.ClientAuthentication) bool {
 			return false
 		}
 	}
+	b.mu.Lock()
+	b.shown[c.GetID()] = shown{device, cert, time.Now()}
+	b.mu.Unlock()
 	if b.c.Session != nil {
 		b.c.Session(device, host(c.RemoteAddress()))
 	}
@@ -64,6 +68,29 @@ func (b *Broker) Check(c server.ClientAuthentication) bool {
 		Subscribe: &server.SubjectPermission{Allow: []string{subjectRoot + device + ".down.>", subjectRoot + device + ".down"}},
 	}})
 	return true
+}
+
+// shown is the certificate that a connection was let in with.
+type shown struct {
+	device string
+	cert   *x509.Certificate
+	at     time.Time
+}
+
+// stays looks again at a session that has begun: the identity may have ended, or
+// gone to another key, after it was let in and before Kick could find it.
+func (b *Broker) stays(device string, id uint64) {
+	b.mu.Lock()
+	x := b.shown[id]
+	delete(b.shown, id)
+	b.mu.Unlock()
+	if x.cert == nil {
+		return
+	}
+	if err := b.c.Admit(x.cert); err != nil {
+		b.c.Log.Info("session ended: its certificate is refused by now", "device", device, "err", err)
+		b.srv.DisconnectClientByID(id) // it may be gone
+	}
 }
 
 func host(a net.Addr) string {

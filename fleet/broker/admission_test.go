@@ -2,6 +2,7 @@ package broker
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -133,6 +134,37 @@ func TestRevokedInBetween(t *testing.T) {
 		t.Fatal("the session goes on")
 	}
 	r.sim.await(t, call{device: "meter-1", kind: wire.KindPresence, online: false})
+}
+
+// A session that was let in with a key that another has taken the place of by the
+// time it begins ends; the one with the present key goes on.
+func TestKeyReplacedInBetween(t *testing.T) {
+	r := start(t)
+	now := r.device(t, "meter-1")
+	r.sim.await(t, call{device: "meter-1", kind: wire.KindPresence, online: true})
+	old := r.tls(t, r.ca, "meter-2")
+	cert, err := x509.ParseCertificate(old.Certificates[0].Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.sim.mu.Lock()
+	r.sim.outdated = cert.SerialNumber
+	r.sim.mu.Unlock()
+	d, err := dialRaw(r.Addr(), old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.connect(connectOpts{id: "meter-2"})
+	if _, _, err := d.next(5 * time.Second); err == nil {
+		t.Fatal("the session goes on")
+	}
+	now.fence(t) // the other session goes on
+	r.Broker.mu.Lock()
+	defer r.Broker.mu.Unlock()
+	if n := len(r.shown); n > 0 {
+		t.Errorf("%d certificates are remembered", n)
+	}
 }
 
 // A device that floods is kicked and refused for a while; another one's hellos

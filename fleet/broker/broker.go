@@ -99,6 +99,7 @@ type Broker struct {
 	mu     sync.Mutex
 	live   map[string]map[uint64]bool // device -> connection ids
 	sent   map[uint64]int64           // messages of each connection at the last reconcile
+	shown  map[uint64]shown           // what was let in and has not begun yet, by connection
 	limits map[string]*rate.Limiter
 	banned map[string]time.Time
 
@@ -116,7 +117,7 @@ const (
 // Start begins to listen. Devices are let in when Run is called, so that nothing
 // they say is missed and no session begins before its streams are there.
 func Start(c Config) (*Broker, error) {
-	b := &Broker{c: c, ctx: context.Background(), live: map[string]map[uint64]bool{}, limits: map[string]*rate.Limiter{}, banned: map[string]time.Time{}}
+	b := &Broker{c: c, ctx: context.Background(), live: map[string]map[uint64]bool{}, shown: map[uint64]shown{}, limits: map[string]*rate.Limiter{}, banned: map[string]time.Time{}}
 	var r [16]byte
 	rand.Read(r[:]) // never fails
 	b.secret = hex.EncodeToString(r[:])

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -37,6 +38,9 @@ func (b *Broker) watch(sys *nats.Conn) error {
 		var e connEvent
 		if json.Unmarshal(m.Data, &e) != nil || e.Client.MQTT == "" {
 			return
+		}
+		if up {
+			b.stays(e.Client.MQTT, e.Client.ID)
 		}
 		if changed, online := b.note(e.Client.MQTT, e.Client.ID, up); changed {
 			b.tell(e.Client.MQTT, online)
@@ -102,7 +106,17 @@ func (b *Broker) reconcile() {
 		}
 	}
 	b.live = live
+	for id, x := range b.shown {
+		if time.Since(x.at) > reconcileEvery && !live[x.device][id] { // it never began
+			delete(b.shown, id)
+		}
+	}
 	b.mu.Unlock()
+	for d, ids := range live {
+		for id := range ids {
+			b.stays(d, id) // whose beginning was not told
+		}
+	}
 	for _, d := range off {
 		b.tell(d, false)
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"log/slog"
+	"math/big"
 	"os"
 	"strings"
 	"sync"
@@ -45,6 +46,8 @@ type fleetSim struct {
 	files    []wire.MetaFile
 	fails    error
 	onHello  func()
+	outdated *big.Int // certificate that is refused when it is looked at after the session was let in
+	looks    int      // at it
 }
 
 func (s *fleetSim) note(c call) {
@@ -123,6 +126,11 @@ func (s *fleetSim) OpenBlob(_ context.Context, device string, digest [32]byte) (
 func (s *fleetSim) admit(c *x509.Certificate) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.outdated != nil && s.outdated.Cmp(c.SerialNumber) == 0 {
+		if s.looks++; s.looks > 2 {
+			return fleet.ErrDeviceRevoked
+		}
+	}
 	if s.revoked[c.Subject.CommonName] {
 		return fleet.ErrDeviceRevoked
 	}
