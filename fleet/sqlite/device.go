@@ -85,12 +85,7 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte)
 	if err != nil {
 		return err
 	}
-	for k, v := range d.Labels {
-		if err := putLabel(ctx, tx, d.ID, k, v); err != nil {
-			return err
-		}
-	}
-	return nil
+	return putLabels(ctx, tx, d.ID, d.Labels)
 }
 
 // replaceIdentity gives a device's name to another key. In rollouts that it owes an
@@ -103,21 +98,15 @@ func replaceIdentity(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []by
 	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, public_key = ?, serial = ?, expires = ?, certificate = ?, facts = ?, enrolled = ?,
 		epoch = 0, counter = 0, nonce = NULL, generation = 0, models = '[]', queues = '[]', runs = '[]', proof = '', reported_at = 0 WHERE id = ?`,
 		d.Status, d.PublicKey, d.Serial, millis(d.Expires), cert, facts, millis(d.Enrolled), d.ID)
-	if err == nil {
-		_, err = tx.ExecContext(ctx, `UPDATE members SET acked = 0 WHERE device = ? AND outcome = ''`, d.ID)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = dropRenewal(ctx, tx, d.ID)
-	}
-	if err == nil {
-		err = signpostGone(ctx, tx, d.ID)
-	}
-	for k, v := range d.Labels {
-		if err == nil {
-			err = putLabel(ctx, tx, d.ID, k, v)
+	for _, q := range []string{`UPDATE members SET acked = 0 WHERE device = ? AND outcome = ''`, `DELETE FROM renewals WHERE device = ?`, `DELETE FROM signposts WHERE device = ?`} {
+		if _, err := tx.ExecContext(ctx, q, d.ID); err != nil {
+			return err
 		}
 	}
-	return err
+	return putLabels(ctx, tx, d.ID, d.Labels)
 }
 
 func orEmpty(m map[string]string) map[string]string {
@@ -127,9 +116,13 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-func putLabel(ctx context.Context, tx *sql.Tx, device, key, value string) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO labels (device, key, value) VALUES (?, ?, ?) ON CONFLICT (device, key) DO UPDATE SET value = excluded.value`, device, key, value)
-	return err
+func putLabels(ctx context.Context, tx *sql.Tx, device string, labels map[string]string) error {
+	for k, v := range labels {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO labels (device, key, value) VALUES (?, ?, ?) ON CONFLICT (device, key) DO UPDATE SET value = excluded.value`, device, k, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // UpdateDevice changes what is known of a device; identity and labels stay.
@@ -188,10 +181,8 @@ func (db *DB) SetLabels(ctx context.Context, id string, set map[string]string, r
 		if _, err := getDevice(ctx, tx, id); err != nil {
 			return err
 		}
-		for k, v := range set {
-			if err := putLabel(ctx, tx, id, k, v); err != nil {
-				return err
-			}
+		if err := putLabels(ctx, tx, id, set); err != nil {
+			return err
 		}
 		for _, k := range remove {
 			if _, err := tx.ExecContext(ctx, `DELETE FROM labels WHERE device = ? AND key = ?`, id, k); err != nil {

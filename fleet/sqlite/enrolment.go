@@ -107,14 +107,8 @@ func useSerial(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.De
 	if !slices.Contains(t.Serials, serial) {
 		return fleet.ErrSerialUnlisted.With("the token does not list serial %q", serial)
 	}
-	res, err := tx.ExecContext(ctx, `UPDATE token_serials SET public_key = ? WHERE token = ? AND serial = ? AND public_key IS NULL`, d.PublicKey, t.ID, serial)
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(err, fleet.ErrSerialUsed.With("serial %q has enrolled with another key", serial))
-	}
-	return nil
+	return hit(ctx, tx, fleet.ErrSerialUsed.With("serial %q has enrolled with another key", serial),
+		`UPDATE token_serials SET public_key = ? WHERE token = ? AND serial = ? AND public_key IS NULL`, d.PublicKey, t.ID, serial)
 }
 
 // refusalPause is the least time between two audit rows about one serial: whoever
@@ -252,13 +246,10 @@ func (db *DB) EnrolledWith(ctx context.Context, device string) (*fleet.EnrolToke
 // another one by now.
 func (db *DB) AcceptDevice(ctx context.Context, d *fleet.Device, cert []byte, a fleet.Audit) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `UPDATE devices SET status = ?, serial = ?, expires = ?, certificate = ?, enrolled = ? WHERE id = ? AND status = ? AND public_key = ?`,
+		err := hit(ctx, tx, fleet.ErrNothingWaits, `UPDATE devices SET status = ?, serial = ?, expires = ?, certificate = ?, enrolled = ? WHERE id = ? AND status = ? AND public_key = ?`,
 			fleet.DeviceActive, d.Serial, millis(d.Expires), cert, millis(a.At), d.ID, fleet.DevicePending, d.PublicKey)
 		if err != nil {
 			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fleet.ErrNothingWaits)
 		}
 		return addAudit(ctx, tx, a)
 	})

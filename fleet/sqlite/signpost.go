@@ -79,9 +79,3 @@ func (db *DB) Recovered(ctx context.Context, device string, known []byte, d *fle
 func (db *DB) Withheld(ctx context.Context, device string) (bool, error) {
 	return withheld(ctx, db.r, device)
 }
-
-// signpostGone forgets what a device was told: its name has another identity.
-func signpostGone(ctx context.Context, tx *sql.Tx, device string) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM signposts WHERE device = ?`, device)
-	return err
-}

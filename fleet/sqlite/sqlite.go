@@ -85,6 +85,18 @@ func (db *DB) update(ctx context.Context, change func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
+// hit runs a change that has to concern a row, else it returns none.
+func hit(ctx context.Context, tx *sql.Tx, none error, query string, args ...any) error {
+	res, err := tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, none)
+	}
+	return nil
+}
+
 // querier is a transaction or the readers.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)

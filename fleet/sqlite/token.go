@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 
 	"github.com/dunlin-edge/dunlin/fleet"
 )
@@ -26,11 +25,11 @@ func scanToken(s scanner) (*fleet.EnrolToken, error) {
 	if len(t.CA) == 0 {
 		t.CA = nil
 	}
-	if err := json.Unmarshal([]byte(serials), &t.Serials); err != nil || len(t.Serials) == 0 {
+	if err := json.Unmarshal([]byte(serials), &t.Serials); err != nil {
+		return nil, err
+	}
+	if len(t.Serials) == 0 {
 		t.Serials = nil
-		if err != nil {
-			return nil, err
-		}
 	}
 	return &t, json.Unmarshal([]byte(labels), &t.Labels)
 }
@@ -77,12 +76,8 @@ func (db *DB) DeleteEnrolToken(ctx context.Context, id string, a fleet.Audit) er
 		if _, err := tx.ExecContext(ctx, `DELETE FROM token_serials WHERE token = ?`, id); err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, `DELETE FROM enrol_tokens WHERE id = ?`, id)
-		if err != nil {
+		if err := hit(ctx, tx, fleet.ErrTokenUnknown, `DELETE FROM enrol_tokens WHERE id = ?`, id); err != nil {
 			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fleet.ErrTokenUnknown)
 		}
 		return addAudit(ctx, tx, a)
 	})
@@ -126,12 +121,8 @@ func (db *DB) AccessList(ctx context.Context) ([]*fleet.Access, error) {
 // DeleteAccess ends an API token; ErrAccessUnknown when there is none.
 func (db *DB) DeleteAccess(ctx context.Context, id string, a fleet.Audit) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `DELETE FROM access WHERE id = ?`, id)
-		if err != nil {
+		if err := hit(ctx, tx, fleet.ErrAccessUnknown, `DELETE FROM access WHERE id = ?`, id); err != nil {
 			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fleet.ErrAccessUnknown)
 		}
 		return addAudit(ctx, tx, a)
 	})
