@@ -77,6 +77,9 @@ func TestRecover(t *testing.T) {
 	if err != nil || d.Serial != c.SerialNumber.Text(16) || !d.Expires.Equal(c.NotAfter) || string(d.PublicKey) != string(c.RawSubjectPublicKeyInfo) {
 		t.Errorf("%+v, %v", d, err)
 	}
+	if fs, err := r.db.Formers(t.Context(), "meter-1"); err != nil || len(fs) != 1 || string(fs[0].PublicKey) != string(m.cert.RawSubjectPublicKeyInfo) {
+		t.Errorf("former keys: %+v, %v", fs, err)
+	}
 	if n := m.acts()["device.recovered"]; n != 1 {
 		t.Errorf("%d rows in the audit", n)
 	}

@@ -55,20 +55,26 @@ func (db *DB) Followers(ctx context.Context) ([]fleet.Follower, error) {
 // backup knew. Any other is ErrDeviceRevoked.
 func (db *DB) Recovered(ctx context.Context, device string, known []byte, d *fleet.Renewal, a fleet.Audit) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
-		var status string
+		was, err := getDevice(ctx, tx, device)
+		if err != nil {
+			return err
+		}
 		var cert []byte
 		var open bool
-		err := tx.QueryRowContext(ctx, `SELECT status, certificate, EXISTS (SELECT 1 FROM restored WHERE device = id AND reconciled = 0) FROM devices WHERE id = ?`, device).Scan(&status, &cert, &open)
+		err = tx.QueryRowContext(ctx, `SELECT certificate, EXISTS (SELECT 1 FROM restored WHERE device = id AND reconciled = 0) FROM devices WHERE id = ?`, device).Scan(&cert, &open)
 		if err != nil {
-			return notFound(err, fleet.ErrDeviceUnknown.With("no device %q", device))
+			return err
 		}
-		if status != fleet.DeviceActive || !open || !bytes.Equal(cert, known) {
+		if was.Status != fleet.DeviceActive || !open || !bytes.Equal(cert, known) {
 			return fleet.ErrDeviceRevoked.With("the certificate is not the device's own")
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE devices SET public_key = ?, serial = ?, certificate = ?, expires = ? WHERE id = ?`, d.PublicKey, d.Serial, d.Certificate, millis(d.Expires), device); err != nil {
 			return err
 		}
 		if err := dropRenewal(ctx, tx, device); err != nil {
+			return err
+		}
+		if err := addFormer(ctx, tx, fleet.Former{Device: device, PublicKey: was.PublicKey, Since: was.Enrolled, Ended: a.At, How: fleet.EndedRenewed, By: d.PublicKey}); err != nil {
 			return err
 		}
 		return addAudit(ctx, tx, a)
