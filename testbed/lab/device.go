@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -38,13 +40,33 @@ type Device struct {
 	welcomes int
 	nonce    []byte
 	counter  uint64
+	run      uint64 // of this start
 }
 
 // Enrol gets a device its identity with a token, over the API.
 func (s *Server) Enrol(id string) *Device {
 	s.t.Helper()
+	return s.EnrolWith(s.Token(), id)
+}
+
+// Replace gets a new device that has the place of another.
+func (s *Server) Replace(id string) *Device {
+	s.t.Helper()
+	return s.EnrolWith(s.tokenOf("/v1/devices/"+id+"/replace", map[string]any{}), "")
+}
+
+// Copy is a device with the same disk, as of now: stop the device before.
+func (d *Device) Copy() *Device {
+	d.t.Helper()
+	c := &Device{t: d.t, dir: d.t.TempDir(), QueueBytes: d.QueueBytes, stop: func() {}}
+	d.must(os.CopyFS(c.dir, os.DirFS(d.dir)))
+	return c
+}
+
+// EnrolWith gets a device its identity with this token.
+func (s *Server) EnrolWith(tok *wire.EnrolToken, id string) *Device {
+	s.t.Helper()
 	d := &Device{t: s.t, dir: s.t.TempDir(), QueueBytes: 4 << 20, stop: func() {}}
-	tok := s.Token()
 	reply, err := identity.Enrol(s.t.Context(), durable.OS{}, filepath.Join(d.dir, "identity"), tok, id, map[string]string{"arch": "arm64", "class": "lab-" + id})
 	s.must(err)
 	s.must(trust.Install(durable.OS{}, filepath.Join(d.dir, "trust"), reply.CatalogRoots, reply.DirectorRoots))
@@ -57,6 +79,7 @@ func (s *Server) Enrol(id string) *Device {
 func (d *Device) Start(broker string) {
 	d.t.Helper()
 	fs := durable.OS{}
+	d.run = rand.Uint64N(math.MaxUint64) + 1
 	var err error
 	d.ID, err = identity.Load(fs, filepath.Join(d.dir, "identity"))
 	d.must(err)
@@ -100,7 +123,7 @@ func (d *Device) Hello() *wire.Hello {
 	return &wire.Hello{
 		Protocols: []int{wire.Protocol}, Agent: "lab", Epoch: d.Queues.Epoch(), Channel: d.ID.Channel, Held: *link.Held(d.Trust.Held()), Generation: d.Trust.Wish().Generation,
 		Facts: map[string]string{"arch": "arm64", "class": "lab-" + d.ID.Device}, Clock: wire.Clock{Unix: time.Now().Unix(), Source: identity.Synchronised},
-		Models: d.models(),
+		Models: d.models(), Run: d.run,
 		Queues: []wire.QueueState{d.Queues.Report.State(), d.Queues.Sample.State(), d.Queues.Event.State()},
 	}
 }

@@ -214,10 +214,15 @@ func (s *Server) AssignRollout(b *catalogtest.Bundle, selector string) string {
 // Token makes an enrolment token for one device.
 func (s *Server) Token() *wire.EnrolToken {
 	s.t.Helper()
+	return s.tokenOf("/v1/enrol-tokens", map[string]any{"channel": Channel})
+}
+
+func (s *Server) tokenOf(path string, in any) *wire.EnrolToken {
+	s.t.Helper()
 	var out struct {
 		Token string `json:"token"`
 	}
-	s.Do(http.MethodPost, "/v1/enrol-tokens", map[string]any{"channel": Channel}, &out)
+	s.Do(http.MethodPost, path, in, &out)
 	tok, err := wire.ParseEnrolToken(out.Token)
 	s.must(err)
 	return tok
