@@ -1,0 +1,42 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestHardwareSerial: a serial is told where firmware has one, and what board makers
+// leave in its place is none.
+func TestHardwareSerial(t *testing.T) {
+	for content, want := range map[string]string{
+		"10000000abcdef12\x00": "10000000abcdef12", // as a Raspberry Pi tells it
+		" PF3K2ABC\n":          "PF3K2ABC",
+		"":                     "", "\x00": "", "0": "", "00000000": "", "None": "", "N/A": "", "Default string": "", "To be filled by O.E.M.": "", "To Be Filled By O.E.M": "",
+		"System Serial Number": "", "Not Specified": "", "123456789": "", "0123456789": "", "xxxxxx": "",
+		"1234567": "1234567", "00000000ab": "00000000ab", "\xff\xfe": "",
+		strings.Repeat("a", 128): strings.Repeat("a", 128), strings.Repeat("a", 129): "",
+	} {
+		dir := t.TempDir()
+		first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+		if err := os.WriteFile(first, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := hardwareSerial([]string{filepath.Join(dir, "missing"), first}); got != want {
+			t.Errorf("%q: %q", content, got)
+		}
+		if err := os.WriteFile(second, []byte("board"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if want == "" {
+			want = "board"
+		}
+		if got := hardwareSerial([]string{first, second}); got != want {
+			t.Errorf("%q, then a board's: %q", content, got)
+		}
+	}
+	if got := (Config{Serial: "SN-1"}).Facts()["serial"]; got != "SN-1" {
+		t.Errorf("configured: %q", got)
+	}
+}
