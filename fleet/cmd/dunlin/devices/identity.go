@@ -18,6 +18,8 @@ func (d *deviceView) certificate(now time.Time) string {
 	switch {
 	case d.Status == fleet.DevicePending:
 		return "enrol.pending"
+	case d.Status == fleet.DeviceRevoked || d.Status == fleet.DeviceRetired:
+		return "refused"
 	case d.Renewal != nil && d.Renewal.Waits:
 		return "renew.pending"
 	case d.Expires == nil:
