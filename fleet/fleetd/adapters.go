@@ -1,9 +1,7 @@
 package fleetd
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -13,19 +11,6 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
 	"github.com/dunlin-edge/dunlin/fleet/telemetry"
 )
-
-// ceremony is catalog.Service as the API wants it.
-type ceremony struct{ *catalog.Service }
-
-func (c ceremony) Install(ctx context.Context, body []byte, actor string) error {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	var x catalog.Ceremony
-	if err := d.Decode(&x); err != nil {
-		return fleet.ErrBadRequest.With("ceremony: %v", err)
-	}
-	return c.Service.Install(ctx, &x, actor)
-}
 
 // lockboxes go out by one service and come home by the other.
 type lockboxes struct {

@@ -199,7 +199,7 @@ const graceTime = 3 * time.Second
 
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
-		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: ceremony{s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
+		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
 		OnlineKeys: s.keys.online, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting,
 		Revoked: s.ended, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})

@@ -107,6 +107,9 @@ type JoinConfig struct {
 
 var holderForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
+// ValidHolder tells whether a holder can have this name.
+func ValidHolder(name string) bool { return holderForm.MatchString(name) }
+
 // Join makes a holder's two keys and adds their public halves to the ceremony.
 // When the last holder has joined, the unsigned drafts are written.
 func Join(c JoinConfig, now time.Time) (*Ceremony, error) {
@@ -140,7 +143,7 @@ func Join(c JoinConfig, now time.Time) (*Ceremony, error) {
 			return nil, err
 		}
 	}
-	return cer, cer.save(c.Dir)
+	return cer, cer.Save(c.Dir)
 }
 
 // begin starts a ceremony for its first holder.
@@ -210,6 +213,14 @@ func (o *Online) validate() error {
 	return nil
 }
 
+// Check refuses a ceremony that is not whole or that no dunlin makes.
+func (c *Ceremony) Check() error {
+	if !c.complete() {
+		return refuse("ceremony.incomplete", "let the next holder run 'dunlin keys init'", "%d of %d holders have joined", len(c.Joined), c.Holders)
+	}
+	return errors.Join(c.validate(), c.Online.validate())
+}
+
 func (c *Ceremony) complete() bool { return len(c.Joined) == c.Holders }
 
 // LoadCeremony reads a ceremony's state; an error that wraps fs.ErrNotExist when
@@ -244,7 +255,8 @@ func OpenCeremony(dir string) (*Ceremony, error) {
 	return c, nil
 }
 
-func (c *Ceremony) save(dir string) error {
+// Save writes ceremony.json.
+func (c *Ceremony) Save(dir string) error {
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err

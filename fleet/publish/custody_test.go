@@ -131,7 +131,7 @@ func TestPluginCeremony(t *testing.T) {
 		"test://refuses/ed25519/bob-root": kms.CodeRefused,
 	} {
 		cer.Joined[1].RootRef = ref
-		if err := cer.save(dir); err != nil {
+		if err := cer.Save(dir); err != nil {
 			t.Fatal(err)
 		}
 		_, err := Sign(dir, "bob", nil)

@@ -34,7 +34,8 @@ type Draft struct {
 	Paper     Paper
 }
 
-// Drafts makes all of them; equal ceremonies give equal drafts.
+// Drafts makes all of them; equal ceremonies give equal drafts. After an amendment
+// the roles of the channels are no longer among them.
 func (c *Ceremony) Drafts() ([]Draft, error) {
 	catalog, err := c.root(c.Online.Snapshot, c.Online.Timestamp)
 	if err != nil {
@@ -64,6 +65,9 @@ func (c *Ceremony) Drafts() ([]Draft, error) {
 		{CatalogRootFile, KindRoot, c.Threshold, catalog.Signed.Expires, catalog},
 		{DirectorRootFile, KindRoot, c.Threshold, director.Signed.Expires, director},
 		{TargetsFile, KindRelease, c.Threshold, targets.Signed.Expires, targets},
+	}
+	if len(c.Editions) > 0 {
+		return list, nil // what the channels' roles hold by now does not follow from here
 	}
 	role := c.Drafted.Add(RoleLife)
 	for _, ch := range fleet.Channels {

@@ -52,7 +52,7 @@ func AddMachine(c MachineConfig) (where string, err error) {
 			return "", err
 		}
 	}
-	return where, cer.save(c.Dir)
+	return where, cer.Save(c.Dir)
 }
 
 // unsigned refuses a ceremony of which a draft is signed already.

@@ -86,19 +86,6 @@ func (s *server) client(t testing.TB) *Client {
 	return c
 }
 
-// papers takes ceremonies as JSON, as the server's wiring does.
-type papers struct{ *catalog.Service }
-
-func (p papers) Install(ctx context.Context, b []byte, actor string) error {
-	var c catalog.Ceremony
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return fleet.ErrBadRequest.With("the ceremony is not understood: %v", err)
-	}
-	return p.Service.Install(ctx, &c, actor)
-}
-
 // routes is the real API; it notes what changes something.
 func (s *server) routes(t testing.TB, db *sqlite.DB) http.Handler {
 	t.Helper()
@@ -113,7 +100,7 @@ func (s *server) routes(t testing.TB, db *sqlite.DB) http.Handler {
 	s.token = token
 	api := web.New(web.Config{ // a publisher asks nothing of rollouts and enrolment
 		Rollouts: struct{ web.Rollouts }{}, Enrolment: struct{ web.Enrolment }{},
-		Store: db, Catalog: papers{s.catalog}, Blobs: s.blobs, OnlineKeys: online,
+		Store: db, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, OnlineKeys: online,
 		Now: func() time.Time { return day0 }, Version: "test", Log: slog.New(slog.DiscardHandler),
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -67,6 +67,8 @@ func TestBadRequests(t *testing.T) {
 		{"digest path", pub, "PUT", "/v1/blobs/..%2f..%2fx", []byte("bytes"), 404, "blob.unknown"},
 		{"other bytes", pub, "PUT", "/v1/blobs/" + good, []byte("other"), 422, "blob.mismatch"},
 		{"ceremony", pub, "POST", "/v1/catalog/roots", `{`, 400, "request.malformed"},
+		{"amendment", pub, "POST", "/v1/catalog/amendments", `{`, 400, "request.malformed"},
+		{"empty amendment", pub, "POST", "/v1/catalog/amendments", `{}`, 422, "catalog.refused"},
 		{"second ceremony", pub, "POST", "/v1/catalog/roots", `{}`, 409, "catalog.stale"},
 		{"role of no channel", pub, "PUT", "/v1/catalog/roles/root", `{}`, 422, "catalog.refused"},
 		{"role that is no metadata", pub, "PUT", "/v1/catalog/roles/dev", `{"signed":null}`, 422, "catalog.refused"},

@@ -63,6 +63,7 @@ var wantRoles = map[string]string{
 	"PUT /v1/blobs/{digest}":       fleet.RolePublisher,
 	"PUT /v1/catalog/roles/{role}": fleet.RolePublisher,
 	"POST /v1/catalog/roots":       fleet.RolePublisher,
+	"POST /v1/catalog/amendments":  fleet.RolePublisher,
 
 	"POST /v1/access":        fleet.RoleAdmin,
 	"GET /v1/access":         fleet.RoleAdmin,

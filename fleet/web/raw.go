@@ -16,6 +16,7 @@ func (a *api) rawRoutes() {
 	a.raw(http.MethodPut, "/v1/blobs/{digest}", fleet.RolePublisher, describe("put-blob", "Upload a blob", "204", "", "digest"), a.putBlob)
 	a.raw(http.MethodPut, "/v1/catalog/roles/{role}", fleet.RolePublisher, describe("put-role", "Publish the next signed version of a channel's role", "204", "", "role"), a.putRole)
 	a.raw(http.MethodPost, "/v1/catalog/roots", fleet.RolePublisher, describe("install-roots", "Install what a key ceremony made, once", "204", ""), a.installRoots)
+	a.raw(http.MethodPost, "/v1/catalog/amendments", fleet.RolePublisher, describe("amend-catalog", "Take in the next version of what key holders sign", "204", ""), a.amendCatalog)
 	a.raw(http.MethodGet, "/v1/keys/online", fleet.RoleViewer, describe("get-online-keys", "The server's public keys, for a key ceremony", "200", "application/json"), give("application/json", a.OnlineKeys))
 	a.raw(http.MethodGet, "/v1/ca", public, describe("get-ca", "The certificates of the server's CAs, the issuing one first", "200", "application/x-pem-file"), giveNow("application/x-pem-file", func() []byte { return a.CA() }))
 	a.raw(http.MethodGet, "/healthz", public, describe("health", "Whether the server serves", "200", "text/plain"), give("text/plain", []byte("ok\n")))
@@ -97,6 +98,18 @@ func (a *api) putRole(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if _, err := a.Catalog.Ingest(r.Context(), r.PathValue("role"), b, actor(r.Context())); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *api) amendCatalog(w http.ResponseWriter, r *http.Request) error {
+	b, err := body(w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.Catalog.Amend(r.Context(), b, actor(r.Context())); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

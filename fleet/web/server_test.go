@@ -65,16 +65,6 @@ type lockboxes struct {
 	*telemetry.Ingest
 }
 
-type papers struct{ *catalog.Service }
-
-func (p papers) Install(ctx context.Context, b []byte, actor string) error {
-	var c catalog.Ceremony
-	if err := json.Unmarshal(b, &c); err != nil {
-		return fleet.ErrBadRequest.With("the ceremony is not understood: %v", err)
-	}
-	return p.Service.Install(ctx, &c, actor)
-}
-
 // roots are the online keys of every test's server and the ceremony made for
 // them: encrypting its keys takes a while, so that is done once.
 type roots struct {
@@ -153,7 +143,7 @@ func newServer(t testing.TB) *server {
 		Enrolment: &enroll.Service{Standing: func() *enroll.Standing {
 			return &enroll.Standing{CAs: []*enroll.CA{ca}, Addresses: []wire.Address{{Server: "https://fleet.test:8443", MQTT: "fleet.test:8883"}}}
 		}, Store: db, Now: now},
-		Catalog: papers{&catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
+		Catalog: catalog.JSON{Service: &catalog.Service{Store: db, Blobs: blobs, Keys: shared.keys, Director: half(shared.director), Now: now, Log: log}},
 		Blobs:   blobs,
 		Lockboxes: lockboxes{
 			&lockbox.Service{Store: db, Director: &director.Service{Store: db, Key: shared.director, Now: now}, Blobs: blobs, Now: now,

@@ -71,9 +71,12 @@ type Enrolment interface {
 
 // Catalog takes in what publishers sign.
 type Catalog interface {
+	// Metadata is the newest of every role of the catalog, and the director's root.
 	Metadata(ctx context.Context) ([]fleet.MetaRow, error)
 	// Install takes in the JSON of a ceremony.
 	Install(ctx context.Context, ceremony []byte, actor string) error
+	// Amend takes in the JSON of an amendment.
+	Amend(ctx context.Context, amendment []byte, actor string) error
 	Ingest(ctx context.Context, role string, b []byte, actor string) ([]fleet.Release, error)
 }
 

@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},
 	"fleet/alarm":            {"fleet"},
+	"fleet/amend":            {"fleet", "fleet/publish", "shared/bundle"},
 	"fleet/backup":           {"fleet"},
 	"fleet/kms":              {"fleet"},
 	"fleet/modelsig":         {"fleet", "shared/bundle"},
@@ -56,7 +57,7 @@ var allowed = map[string][]string{
 	"fleet/console":          {},
 	"fleet/fleetd":           {"fleet", "fleet/*", "shared/*"},
 	"fleet/cmd/dunlin-fleet": {"fleet/fleetd", "fleet"},
-	"fleet/cmd/dunlin":       {"fleet/pack", "fleet/kms", "fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
+	"fleet/cmd/dunlin":       {"fleet/amend", "fleet/pack", "fleet/kms", "fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
 
 	"testbed": {"agent", "agent/*", "fleet", "fleet/*", "shared/*"},
 }
@@ -116,7 +117,7 @@ var home = map[string][]string{
 	"go.etcd.io/bbolt":                     {"agent/state"},
 	"github.com/eclipse/paho.mqtt.golang":  {"agent/link"},
 	"github.com/nats-io":                   {"fleet/broker"},
-	"github.com/theupdateframework/go-tuf": {"shared/trust", "fleet/publish", "fleet/catalog", "fleet/director"},
+	"github.com/theupdateframework/go-tuf": {"shared/trust", "fleet/amend", "fleet/publish", "fleet/catalog", "fleet/director"},
 	"github.com/sigstore/sigstore-go":      {"fleet/modelsig"},
 	"github.com/sigstore/sigstore":         {"shared/trust", "fleet/kms", "fleet/modelsig", "fleet/publish", "fleet/catalog", "fleet/director"},
 	"modernc.org/sqlite":                   {"fleet/sqlite"},

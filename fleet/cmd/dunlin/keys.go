@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/amend"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -23,6 +24,7 @@ func (c *cli) keysCmd() *cobra.Command {
 		Long: "The roots of trust of a fleet are keys that people hold, not the server. Each holder runs\n" +
 			"'keys init', then each runs 'keys sign'; 'keys install' brings the result to the server.",
 	}
+	cmd.AddCommand(c.amendCmds()...)
 	cmd.AddCommand(c.keysInitCmd(), c.keysSignCmd(), c.keysStatusCmd(), c.keysInstallCmd(), c.keysMachineCmd(), c.keysModelSigningCmd())
 	return cmd
 }
@@ -111,11 +113,22 @@ func (c *cli) printJoined(dir, holder string, cer *publish.Ceremony) error {
 
 func (c *cli) keysSignCmd() *cobra.Command {
 	var k keyFlags
+	var other string
 	cmd := &cobra.Command{
 		Use:   "sign --dir DIR --holder NAME",
-		Short: "Add one holder's signatures to every draft",
+		Short: "Add one holder's signatures to every draft, or to the amendment that is under way",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			path, err := amendment(k.dir)
+			if other != "" {
+				path = other
+			}
+			if err != nil {
+				return err
+			}
+			if path != "" {
+				return c.signAmendment(&k, path)
+			}
 			files, err := publish.Sign(k.dir, k.holder, c.passphrase(k.passphraseFile, k.holder))
 			if err != nil {
 				return err
@@ -130,6 +143,7 @@ func (c *cli) keysSignCmd() *cobra.Command {
 		},
 	}
 	k.add(cmd, true)
+	cmd.Flags().StringVar(&other, "amendment", "", "`file` of an amendment that came from another folder")
 	return cmd
 }
 
@@ -144,7 +158,11 @@ func (c *cli) keysStatusCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			view := map[string]any{"practice": cer.Practice, "threshold": cer.Threshold, "holders": cer.Holders, "files": list}
+			a, signed, err := underWay(k.dir)
+			if err != nil {
+				return err
+			}
+			view := map[string]any{"practice": cer.Practice, "threshold": cer.Threshold, "holders": cer.Holders, "files": list, "under_way": signed}
 			if cer.Practice && c.output != "json" {
 				fmt.Fprintln(c.out, c.red("PRACTICE: one person alone can sign everything; not for devices that matter"))
 			}
@@ -153,13 +171,31 @@ func (c *cli) keysStatusCmd() *cobra.Command {
 				fmt.Fprintln(w, "FILE\tSIGNED BY\tMISSING\tCOULD SIGN\tEXPIRES")
 				for i := range list {
 					s := &list[i]
-					fmt.Fprintf(w, "%s\t%s\t%d of %d\t%s\tin %d days\n", s.File, orDash(s.By), s.Missing, s.Threshold, orDash(s.Open), s.Days(now))
+					fmt.Fprintf(w, "%s\t%s\t%d of %d\t%s\t%s\n", s.File, orDash(s.By), s.Missing, s.Threshold, orDash(s.Open), c.left(s.Expires.Sub(now)))
+				}
+				if a != nil {
+					fmt.Fprintf(w, "\nunder way: %s\n", a.Act)
+					printSigned(w, signed)
 				}
 			})
 		},
 	}
 	k.add(cmd, false)
 	return cmd
+}
+
+// left says for how long a file is good, and from 60 days on what to do.
+func (c *cli) left(d time.Duration) string {
+	days := fmt.Sprintf("in %d days", int(d.Hours()/24))
+	switch {
+	case d <= 0:
+		return c.red("EXPIRED: dunlin keys renew --due")
+	case d < amend.Urgent:
+		return c.red(days + ", urgent: dunlin keys renew --due")
+	case d < amend.Warning:
+		return days + ", soon: dunlin keys renew --due"
+	}
+	return days
 }
 
 func orDash(list []string) string {
@@ -181,12 +217,23 @@ func (c *cli) keysInstallCmd() *cobra.Command {
 	var k keyFlags
 	cmd := &cobra.Command{
 		Use:   "install --dir DIR",
-		Short: "Bring a finished ceremony to the server, and write its transcript",
+		Short: "Bring a finished ceremony, or the amendment that is under way, to the server",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.publisher()
 			if err != nil {
 				return err
+			}
+			path, err := amendment(k.dir)
+			if err != nil {
+				return err
+			}
+			if path != "" {
+				a, err := amend.Install(cmd.Context(), client, k.dir)
+				if err != nil {
+					return err
+				}
+				return c.print(map[string]any{"installed": true, "act": a.Act}, func(w io.Writer) { fmt.Fprintf(w, "installed: %s\n", a.Act) })
 			}
 			if err := client.Install(cmd.Context(), k.dir, time.Now()); err != nil {
 				return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
@@ -22,16 +21,6 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/fleet/web"
 )
-
-type papers struct{ *catalog.Service }
-
-func (p papers) Install(ctx context.Context, b []byte, actor string) error {
-	var c catalog.Ceremony
-	if err := json.Unmarshal(b, &c); err != nil {
-		return err
-	}
-	return p.Service.Install(ctx, &c, actor)
-}
 
 func key(t *testing.T) ed25519.PrivateKey {
 	t.Helper()
@@ -68,7 +57,7 @@ func serve(t *testing.T) map[string]string {
 	log := slog.New(slog.DiscardHandler)
 	s := httptest.NewTLSServer(web.New(web.Config{
 		Rollouts: struct{ web.Rollouts }{}, Enrolment: struct{ web.Enrolment }{}, Store: db, Blobs: blobs, OnlineKeys: online,
-		Catalog: papers{&catalog.Service{Store: db, Blobs: blobs, Keys: keys, Director: director, Now: time.Now, Log: log}},
+		Catalog: catalog.JSON{Service: &catalog.Service{Store: db, Blobs: blobs, Keys: keys, Director: director, Now: time.Now, Log: log}},
 		Now:     time.Now, Version: "test", Log: log,
 	}))
 	t.Cleanup(s.Close)

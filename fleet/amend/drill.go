@@ -1,0 +1,227 @@
+package amend
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/publish"
+)
+
+// Drilled is what a rehearsal found.
+type Drilled struct {
+	Role  string   `json:"role"`
+	Loss  Rehearse `json:"loss"`
+	Theft Rehearse `json:"theft"`
+}
+
+// Rehearse is one way to lose control of a key.
+type Rehearse struct {
+	Thief   string   `json:"thief,omitempty"` // what the key alone allows
+	Files   []string `json:"files"`           // that are signed
+	Signers []string `json:"signers"`         // who signed, at least so many
+	Follows bool     `json:"devices_follow"`  // an old device believes the new roots
+	Before  bool     `json:"old_key_refused"` // and nothing of the old key
+	Steps   []string `json:"steps"`
+}
+
+// Drill plays the loss and the theft of a holder's key on a copy of the ceremony
+// with the same people and thresholds, and keys of its own that are thrown away: the
+// real ones stay locked. What it counts are the signatures that were really needed
+// until a device, which knows the first roots only, believed the result.
+func Drill(dir, role string, now time.Time) (*Drilled, error) {
+	cer, err := publish.OpenCeremony(dir)
+	if err != nil {
+		return nil, err
+	}
+	if role != publish.KindRoot && role != publish.KindRelease {
+		return nil, refuse("drill.role", "pass root or release; for the server's own keys see docs/security-model.md", "there is no drill for %q", role)
+	}
+	d := &Drilled{Role: role}
+	if d.Loss, err = rehearse(cer, role, now, false); err != nil {
+		return nil, fmt.Errorf("rehearse loss: %w", err)
+	}
+	if d.Theft, err = rehearse(cer, role, now, true); err != nil {
+		return nil, fmt.Errorf("rehearse theft: %w", err)
+	}
+	return d, nil
+}
+
+func plain(bool) ([]byte, error) { return []byte("a drill"), nil }
+
+// rehearse plays it once; the first holder is the one who loses the key.
+func rehearse(real *publish.Ceremony, role string, now time.Time, theft bool) (r Rehearse, err error) {
+	dir, err := os.MkdirTemp("", "drill-")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(dir)
+	cer, err := copyOf(real, dir, now)
+	if err != nil {
+		return r, err
+	}
+	victim := cer.Joined[0].Name
+	b := &Begin{Dir: dir, Passphrase: plain, Now: now, State: &State{}}
+	for _, file := range files() {
+		text, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			return r, err
+		}
+		b.State.put(file, text)
+	}
+	a, err := b.Rotate(victim, role, "")
+	if err != nil {
+		return r, err
+	}
+	old := cer.Joined[0].Where(dir, role)
+	if !theft { // it is gone; whoever stole it has a copy
+		if err := os.Remove(old); err != nil {
+			return r, err
+		}
+	}
+	if r.Thief, err = thief(cer, role); err != nil {
+		return r, err
+	}
+	for i := len(cer.Joined) - 1; i >= 0 && a.enough() != nil; i-- { // others first
+		name := cer.Joined[i].Name
+		if _, err := a.Sign(dir, name, plain); err != nil {
+			return r, err
+		}
+		r.Signers = append(r.Signers, name)
+	}
+	if err := a.enough(); err != nil {
+		return Rehearse{Thief: r.Thief, Steps: []string{"nobody can sign a successor: enrol the fleet again with a new ceremony"}}, nil
+	}
+	for _, p := range a.papers {
+		r.Files = append(r.Files, p.file)
+		text, err := p.paper.ToBytes(true)
+		if err != nil {
+			return r, err
+		}
+		a.Next.put(p.file, text)
+	}
+	r.Follows, r.Before = follow(a)
+	verb := "rotate " + role + " --holder " + victim
+	r.Steps = []string{
+		"dunlin keys " + verb,
+		fmt.Sprintf("dunlin keys sign, by %d of %d: here %s", len(r.Signers), len(cer.Joined), strings.Join(r.Signers, ", ")),
+		"dunlin keys install; devices keep serving meanwhile and follow at their next refresh",
+	}
+	if theft {
+		r.Steps = append(r.Steps, "look through what was published: 'dunlin model list', and raise floors above what is not yours: 'dunlin keys floor'")
+	}
+	return r, nil
+}
+
+// copyOf makes a ceremony of the same shape with keys of its own, signed by all.
+func copyOf(real *publish.Ceremony, dir string, now time.Time) (*publish.Ceremony, error) {
+	online := &publish.Online{}
+	for _, k := range []*ed25519.PublicKey{&online.Snapshot, &online.Timestamp, &online.Director} {
+		var err error
+		if *k, _, err = ed25519.GenerateKey(rand.Reader); err != nil {
+			return nil, err
+		}
+	}
+	var cer *publish.Ceremony
+	for _, h := range real.Joined {
+		var err error
+		cer, err = publish.Join(publish.JoinConfig{
+			Dir: dir, Holder: h.Name, Holders: real.Holders, Threshold: real.Threshold, Practice: real.Practice,
+			Online: func() (*publish.Online, error) { return online, nil }, Passphrase: plain,
+		}, now)
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, h := range real.Joined {
+		if _, err := publish.Sign(dir, h.Name, plain); err != nil {
+			return nil, err
+		}
+	}
+	return cer, nil
+}
+
+// thief says what one key of a kind allows alone, by the thresholds.
+func thief(cer *publish.Ceremony, role string) (string, error) {
+	if role == publish.KindRoot {
+		if cer.Threshold == 1 {
+			return "everything: one signature makes new roots", nil
+		}
+		return fmt.Sprintf("nothing: %d root keys make a new root", cer.Threshold), nil
+	}
+	var open, closed []string
+	for _, ch := range fleet.Channels {
+		if cer.ChannelThreshold(ch) == 1 {
+			open = append(open, ch)
+		} else {
+			closed = append(closed, ch)
+		}
+	}
+	text := "publish for " + strings.Join(open, ", ")
+	if len(closed) > 0 {
+		text += "; nothing for " + strings.Join(closed, ", ")
+	}
+	return text, nil
+}
+
+// follow plays a device that knows the old roots: it takes the new ones by their
+// chain, and then refuses what the old key alone could sign.
+func follow(a *Amendment) (follows, refused bool) {
+	follows, refused = true, true
+	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile} {
+		old, err := publish.Parse[metadata.RootType](file, a.Base.get(file))
+		if err != nil {
+			return false, false
+		}
+		text := a.Next.get(file)
+		if text == nil {
+			continue
+		}
+		next, err := publish.Parse[metadata.RootType](file, text)
+		if err != nil || old.VerifyDelegate(metadata.ROOT, next) != nil || next.VerifyDelegate(metadata.ROOT, next) != nil || next.Signed.Version != old.Signed.Version+1 {
+			follows = false
+			continue
+		}
+		for _, role := range next.Signed.Roles {
+			for _, id := range role.KeyIDs {
+				for i, h := range a.Old.Joined {
+					gone := string(h.Root) != string(a.New.Joined[i].Root)
+					if _, was, err := publish.TUFKey(h.Root); err == nil && gone && id == was {
+						refused = false
+					}
+					gone = string(h.Release) != string(a.New.Joined[i].Release)
+					if _, was, err := publish.TUFKey(h.Release); err == nil && gone && id == was {
+						refused = false
+					}
+				}
+			}
+		}
+	}
+	return follows, refused
+}
+
+// Text is the result for people.
+func (d *Drilled) Text() string {
+	var out strings.Builder
+	for _, x := range []struct {
+		what string
+		r    *Rehearse
+	}{{"LOSS", &d.Loss}, {"THEFT", &d.Theft}} {
+		fmt.Fprintf(&out, "%s of a %s key\n", x.what, d.Role)
+		if x.what == "THEFT" {
+			fmt.Fprintf(&out, "  the key alone allows: %s\n", x.r.Thief)
+		}
+		for i, s := range x.r.Steps {
+			fmt.Fprintf(&out, "  %d. %s\n", i+1, s)
+		}
+		fmt.Fprintf(&out, "  rehearsed: %s; a device follows: %v; the old key is refused: %v\n", strings.Join(x.r.Files, ", "), x.r.Follows, x.r.Before)
+	}
+	return out.String()
+}
