@@ -22,10 +22,12 @@ type reporter struct {
 
 	mu    sync.Mutex
 	nonce []byte
+
+	again tally // refusals that were told
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1}
+	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1, again: newTally()}
 }
 
 // Changed implements update.Reporter.
@@ -36,10 +38,15 @@ func (r *reporter) Changed(string) {
 	}
 }
 
-// Happened implements update.Reporter.
-func (r *reporter) Happened(e update.Event) {
+// Happened implements update.Reporter. Refusals that come again are counted.
+func (r *reporter) Happened(e update.Event) { r.tell(r.again.take(e, time.Now())) }
+
+// tell queues what happened.
+func (r *reporter) tell(es []told) {
 	now, _ := r.a.clock.Now()
-	r.append(r.a.queues.Event.Append, &wire.Event{Unix: now.Unix(), Type: e.Type, Model: e.Model, Path: e.Path, Code: e.Code, Detail: clip(e.Detail)})
+	for _, e := range es {
+		r.append(r.a.queues.Event.Append, &wire.Event{Unix: now.Unix(), Type: e.Type, Model: e.Model, Path: e.Path, Code: e.Code, Detail: clip(e.Detail), Attrs: e.attrs()})
+	}
 }
 
 // append queues one record; a queue that cannot be written is logged, because
@@ -75,11 +82,13 @@ func (r *reporter) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			r.samples(true)
+			r.tell(r.again.rest(time.Now()))
 			return nil
 		case <-r.wake:
 			r.report()
 		case <-tick.C:
 			r.samples(false)
+			r.tell(r.again.due(time.Now()))
 			now, _ := r.a.clock.Now()
 			if start := alignedStart(now, r.a.watch.Window()); start.After(lastHost) {
 				if !lastHost.IsZero() {

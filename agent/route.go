@@ -154,7 +154,7 @@ func (r repository) distrust(sticks []*usb.Stick, digest string, length int64, e
 			continue
 		}
 		if s.Distrust(b.Digest); !s.Has(b) {
-			r.a.report.Happened(update.Event{Type: "usb.blob", Code: "usb.blob", Detail: err.Error()})
+			r.a.report.Happened(update.Event{Type: eventStickBlob, Code: "usb.blob", Detail: err.Error(), Next: trust.Next(trust.CodeBlob)})
 		}
 		return true
 	}

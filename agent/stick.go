@@ -31,6 +31,12 @@ type Import struct {
 	Status  Status `json:"status"`
 }
 
+// Types of events about sticks that are not believed.
+const (
+	eventStick     = "usb.refused"
+	eventStickBlob = "usb.blob"
+)
+
 // Codes of a stick that was verified and is of no use.
 const (
 	codeOlder    = "usb.older"
@@ -75,7 +81,7 @@ func (a *Agent) Import(ctx context.Context, path string, wait time.Duration) (*I
 	code, err := a.believe(ctx, s)
 	if err != nil {
 		a.log.Warn("stick refused", "path", path, "code", code, "err", err)
-		a.report.Happened(update.Event{Type: "usb.refused", Code: code, Detail: err.Error()})
+		a.report.Happened(update.Event{Type: eventStick, Code: code, Detail: err.Error(), Next: nextOfStick(code)})
 		if code == codeOlder || code == codeExpired {
 			a.receipt(s) // it is a real one; what it brings home is the same
 		}
@@ -136,11 +142,14 @@ func stickCode(err error) string {
 
 func stickError(err error) error {
 	code := stickCode(err)
-	next := stickNext[code]
-	if next == "" {
-		next = "do not use this stick; ask where it comes from"
+	return &codedError{code, nextOfStick(code), err}
+}
+
+func nextOfStick(code string) string {
+	if next := stickNext[code]; next != "" {
+		return next
 	}
-	return &codedError{code, next, err}
+	return "do not use this stick; ask where it comes from"
 }
 
 // acked forgets what the server had when it made the lockbox.

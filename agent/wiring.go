@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/bond"
@@ -135,7 +136,7 @@ func clip(s string) string {
 	if len(s) <= maxReason {
 		return s
 	}
-	return s[:maxReason]
+	return strings.ToValidUTF8(s[:maxReason], "")
 }
 
 // bond makes what keeps device and server known to each other.

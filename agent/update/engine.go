@@ -89,6 +89,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	pause := retryMin
 	timer := time.NewTimer(0)
 	timer.Stop()
+	refused := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -98,6 +99,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		err := e.refresh(ctx, &wg)
 		if err == nil {
+			if refused {
+				e.report.Happened(Event{Type: EventBelieved})
+				refused = false
+			}
 			pause = retryMin
 			timer.Stop()
 			continue
@@ -105,7 +110,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		e.refused(err)
+		if refusal := e.refused(err, ""); refusal {
+			refused = true
+		} else {
+			e.log.Info("refresh put off", "err", err)
+		}
 		timer.Reset(pause)
 		pause = min(2*pause, retryMax)
 	}
@@ -147,7 +156,8 @@ func (e *Engine) refresh(ctx context.Context, wg *sync.WaitGroup) error {
 func (e *Engine) follow(ctx context.Context, wg *sync.WaitGroup, w trust.Wish) {
 	ts, err := targets(w)
 	if err != nil {
-		e.refused(err)
+		e.log.Warn("wish is not followed", "err", err)
+		e.refused(err, "")
 		return
 	}
 	wished := map[string]bool{}
@@ -179,15 +189,16 @@ func (e *Engine) serve(ctx context.Context, name string, c *Candidate) error {
 	return m.lit(nil)
 }
 
-// refused logs and reports a wish that was not taken.
-func (e *Engine) refused(err error) {
+// refused reports that what err is about was not believed, metadata or a file of a
+// model; false when err is something else.
+func (e *Engine) refused(err error, model string) bool {
 	var r *trust.Refusal
 	if !errors.As(err, &r) {
-		e.log.Info("refresh put off", "err", err)
-		return
+		return false
 	}
-	e.log.Warn("refresh refused", "code", r.Code, "err", err)
-	e.report.Happened(Event{Type: "trust.refused", Code: r.Code, Detail: err.Error()})
+	e.log.Warn("refused", "code", r.Code, "model", model, "err", err)
+	e.report.Happened(Event{Type: EventRefused, Model: model, Code: r.Code, Detail: err.Error(), Next: trust.Next(r.Code)})
+	return true
 }
 
 // model returns the goroutine of a model, starting it when there is none.

@@ -87,6 +87,7 @@ func (m *model) run(ctx context.Context) {
 			return
 		case err != nil:
 			m.log.Warn("step put off", "err", err, "again", pause)
+			m.e.refused(err, m.name)
 			timer.Reset(pause/2 + rand.N(pause))
 			pause = min(2*pause, retryMax)
 		default:

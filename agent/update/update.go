@@ -88,6 +88,12 @@ const (
 	NotYet = "not_yet"
 )
 
+// Types of events about what was not believed.
+const (
+	EventRefused  = "trust.refused"  // metadata or a file; may come again and again
+	EventBelieved = "trust.believed" // metadata again, after it was refused
+)
+
 // Event is a typed thing that happened on the journey.
 type Event struct {
 	Type   string // "update.refused", "update.rolled_back", "trust.refused", …
@@ -95,6 +101,7 @@ type Event struct {
 	Path   string
 	Code   string
 	Detail string
+	Next   string // what to do about it, when that can be said
 }
 
 // Refusal says that a pair is not fit for this device; it becomes bad and is not

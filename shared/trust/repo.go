@@ -141,7 +141,7 @@ func (r *repo) root(b []byte) error {
 		return err
 	})
 	if err != nil {
-		return classify(err, metadata.ROOT)
+		return r.refusedRoot(b, err)
 	}
 	if now := roleKeys(r.tm.Root); !maps.EqualFunc(old, now, slices.Equal[[]string]) {
 		r.rotated = true
@@ -150,6 +150,53 @@ func (r *repo) root(b []byte) error {
 	r.versions[metadata.ROOT] = v
 	r.fresh[rootName(v)] = b
 	return nil
+}
+
+// refusedRoot names what is wrong with a root that the library refused.
+func (r *repo) refusedRoot(b []byte, err error) error {
+	var next *metadata.Metadata[metadata.RootType]
+	parsed := guarded(func() (err error) { next, err = metadata.Root().FromBytes(b); return err })
+	switch {
+	case parsed != nil:
+	case errors.Is(err, &metadata.ErrBadVersionNumber{}) && next.Signed.Version > r.versions[metadata.ROOT]:
+		return refuse(CodeRootGap, "root: %w", err)
+	case next.Signed.Roles[metadata.ROOT] != nil:
+		err = understood(next.Signed.Keys, next.Signed.Roles[metadata.ROOT].KeyIDs, err)
+	}
+	return classify(err, metadata.ROOT)
+}
+
+// understood names a failure that comes from a key of a type that the library
+// does not know: it can then verify nothing that the key may sign.
+func understood(keys map[string]*metadata.Key, ids []string, err error) error {
+	if errors.Is(err, &metadata.ErrRepository{}) {
+		return err // what the library has judged
+	}
+	for _, id := range ids {
+		if k := keys[id]; k != nil && !slices.Contains(keyTypes, k.Type) {
+			return refuse(CodeUnknownKey, "a key of type %.40q: %w", k.Type, err)
+		}
+	}
+	return err
+}
+
+var keyTypes = []string{metadata.KeyTypeEd25519, metadata.KeyTypeECDSA_SHA2_P256, metadata.KeyTypeECDSA_SHA2_P256_COMPAT, metadata.KeyTypeRSASSA_PSS_SHA256}
+
+// refused names what is wrong with a role that the library refused, by the keys
+// that its delegator gives it.
+func (r *repo) refused(err error, role, delegator string) error {
+	if delegator == metadata.ROOT {
+		if x := r.tm.Root.Signed.Roles[role]; x != nil {
+			err = understood(r.tm.Root.Signed.Keys, x.KeyIDs, err)
+		}
+	} else if md := r.roles[delegator]; md != nil && md.Signed.Delegations != nil {
+		for _, x := range md.Signed.Delegations.Roles {
+			if x.Name == role {
+				err = understood(md.Signed.Delegations.Keys, x.KeyIDs, err)
+			}
+		}
+	}
+	return classify(err, role)
 }
 
 // roleKeys are the keys of the roles whose versions count as long as their keys do.
@@ -167,7 +214,7 @@ func roleKeys(root *metadata.Metadata[metadata.RootType]) map[string][]string {
 // the next one may mean something else by the same fields.
 func supported(spec string) error {
 	if !strings.HasPrefix(spec, "1.") {
-		return refuse(CodeMalformed, "the metadata is of version %.20q of the specification, 1 is understood", spec)
+		return refuse(CodeSpecVersion, "the metadata is of version %.20q of the specification, 1 is understood", spec)
 	}
 	return nil
 }
@@ -256,7 +303,7 @@ func (r *repo) timestamp(bring bringer) error {
 		switch {
 		case errors.Is(err, &metadata.ErrEqualVersionNumber{}):
 		case err != nil:
-			return classify(err, metadata.TIMESTAMP)
+			return r.refused(err, metadata.TIMESTAMP, metadata.ROOT)
 		default:
 			r.fresh[roleName(metadata.TIMESTAMP)], stale = b, nil
 		}
@@ -298,7 +345,7 @@ func (r *repo) snapshot(bring bringer) error {
 			return err
 		})
 		if err != nil {
-			return classify(err, metadata.SNAPSHOT)
+			return r.refused(r.otherVersion(b, err), metadata.SNAPSHOT, metadata.ROOT)
 		}
 		r.fresh[roleName(metadata.SNAPSHOT)] = b
 	}
@@ -307,6 +354,20 @@ func (r *repo) snapshot(bring bringer) error {
 	}
 	r.versions[metadata.SNAPSHOT] = r.tm.Snapshot.Signed.Version
 	return nil
+}
+
+// otherVersion tells a snapshot that is not the named one from one that names
+// older roles than were seen: the library calls both a wrong version.
+func (r *repo) otherVersion(b []byte, err error) error {
+	if !errors.Is(err, &metadata.ErrBadVersionNumber{}) {
+		return err
+	}
+	var sn *metadata.Metadata[metadata.SnapshotType]
+	parsed := guarded(func() (err error) { sn, err = metadata.Snapshot().FromBytes(b); return err })
+	if parsed == nil && sn.Signed.Version != r.tm.Timestamp.Signed.Meta["snapshot.json"].Version {
+		return refuse(CodeMixAndMatch, "the snapshot is not the one that the timestamp names: %w", err)
+	}
+	return err
 }
 
 // described wants length and SHA-256 of every file that is named.
@@ -369,7 +430,10 @@ func (r *repo) role(name, delegator string, bring bringer) error {
 			return classify(unusable, name)
 		}
 		if err := update(b); err != nil {
-			return classify(err, name)
+			if errors.Is(err, &metadata.ErrBadVersionNumber{}) {
+				return refuse(CodeMixAndMatch, "%s: %w", name, err) // the snapshot named another
+			}
+			return r.refused(err, name, delegator)
 		}
 		r.fresh[roleName(name)] = b
 	}

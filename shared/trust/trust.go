@@ -85,36 +85,6 @@ type Wish struct {
 	Targets    []Target // by path
 }
 
-// Refusal is metadata or a blob that was not believed. Nothing was changed.
-type Refusal struct {
-	Code string // names the attack, see the Code constants
-	Err  error
-}
-
-// Codes of refusals, after the attacks of the TUF specification, section 1.5.2.
-const (
-	CodeSignature    = "trust.signature"     // not signed by the threshold of its keys
-	CodeRollback     = "trust.rollback"      // older than what was seen
-	CodeFreeze       = "trust.freeze"        // expired: newer metadata is withheld
-	CodeMixAndMatch  = "trust.mix_and_match" // files that do not belong together
-	CodeMalformed    = "trust.malformed"
-	CodeTooLarge     = "trust.too_large"    // endless data
-	CodeWrongDevice  = "trust.wrong_device" // another device's files
-	CodeWrongChannel = "trust.wrong_channel"
-	CodeDisagree     = "trust.disagree" // director and catalog do not say the same
-	CodeBlob         = "trust.blob"     // bytes that are not what their digest says
-)
-
-// Error implements error.
-func (r *Refusal) Error() string { return r.Err.Error() + " (" + r.Code + ")" }
-
-// Unwrap returns what was wrong.
-func (r *Refusal) Unwrap() error { return r.Err }
-
-func refuse(code, format string, args ...any) error {
-	return &Refusal{code, fmt.Errorf(format, args...)}
-}
-
 // Config of a Client.
 type Config struct {
 	FS      durable.FS

@@ -96,7 +96,7 @@ func TestAttacks(t *testing.T) {
 		}, CodeSignature},
 		{"a root that skips a version", func(w *world) {
 			w.extra = []File{{Catalog, metadata.ROOT, 3, w.root(map[string]ed25519.PrivateKey{metadata.TARGETS: w.targets, metadata.SNAPSHOT: w.snap, metadata.TIMESTAMP: w.stamp}, 3, w.rootA, w.rootB)}}
-		}, CodeRollback},
+		}, CodeRootGap},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -37,7 +37,7 @@ var spoilt = []struct {
 		types := map[string]string{"targets": "snapshot", "snapshot": "timestamp", "timestamp": "snapshot"}
 		x.signed["_type"] = types[x.signed["_type"].(string)]
 	}, CodeMalformed},
-	{"of another major version", func(_ *forgery, x *file) { x.signed["spec_version"] = "2.0.0" }, CodeMalformed},
+	{"of another major version", func(_ *forgery, x *file) { x.signed["spec_version"] = "2.0.0" }, CodeSpecVersion},
 	{"version zero", func(_ *forgery, x *file) { x.signed["version"] = 0 }, ""},
 }
 
@@ -69,7 +69,7 @@ func TestNamedFiles(t *testing.T) {
 			}, CodeMixAndMatch},
 			{"longer", func(x *file) { x.late = func(b []byte) []byte { return append(b, ' ') } }, CodeMixAndMatch},
 			{"shorter", func(x *file) { x.named = func(m doc) { m["length"] = m["length"].(int) + 1 } }, CodeMixAndMatch},
-			{"of another version", func(x *file) { x.named = func(m doc) { m["version"] = 3 } }, CodeRollback},
+			{"of another version", func(x *file) { x.named = func(m doc) { m["version"] = 3 } }, CodeMixAndMatch},
 			{"too large", func(x *file) {
 				x.bytes = func(b []byte) []byte { return append(b, bytes.Repeat([]byte(" "), maxTargets)...) }
 			}, CodeTooLarge},
@@ -110,7 +110,7 @@ func TestRootVectors(t *testing.T) {
 				for _, k := range r.signed["keys"].(doc) {
 					k.(doc)["keytype"], k.(doc)["scheme"] = "ml-dsa", "ml-dsa-65"
 				}
-			}, CodeMalformed},
+			}, CodeUnknownKey},
 			{"of another type", func(_ *forgery, r *file) { r.signed["_type"] = "targets" }, CodeMalformed},
 			{"not signed by the old keys", func(f *forgery, r *file) {
 				k := []ed25519.PrivateKey{newKey(), newKey()}
@@ -119,7 +119,7 @@ func TestRootVectors(t *testing.T) {
 			}, CodeSignature},
 			{"not signed by the new keys", func(f *forgery, r *file) { r.grant(f.w.t, "root", newKey(), newKey()) }, CodeSignature},
 			{"version unchanged", func(_ *forgery, r *file) { r.signed["version"] = 1 }, CodeRollback},
-			{"version skipped", func(_ *forgery, r *file) { r.signed["version"] = 3 }, CodeRollback},
+			{"version skipped", func(_ *forgery, r *file) { r.signed["version"] = 3 }, CodeRootGap},
 			{"without a role", func(_ *forgery, r *file) { delete(r.signed["roles"].(doc), "snapshot") }, CodeMalformed},
 			{"too large", func(_ *forgery, r *file) {
 				r.bytes = func(b []byte) []byte { return append(b, bytes.Repeat([]byte(" "), maxRoot)...) }

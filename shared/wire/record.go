@@ -80,10 +80,16 @@ type Posture struct {
 	Detail string `cbor:"3,keyasint,omitempty"`
 }
 
+// Keys of Event.Attrs that every reader may know.
+const (
+	AttrNext  = "next"  // what to do about it, a sentence
+	AttrTimes = "times" // how often it happened since it was last told, decimal; absent: once
+)
+
 // Event is a typed thing that happened.
 type Event struct {
 	Unix   int64             `cbor:"1,keyasint"` // trusted seconds
-	Type   string            `cbor:"2,keyasint"` // "update.refused", "worker.crashed", "trust.rollback", …
+	Type   string            `cbor:"2,keyasint"` // "update.refused", "worker.crashed", "trust.refused", …
 	Model  string            `cbor:"3,keyasint,omitempty"`
 	Path   string            `cbor:"4,keyasint,omitempty"` // release concerned
 	Code   string            `cbor:"5,keyasint,omitempty"`
