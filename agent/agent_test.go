@@ -85,20 +85,6 @@ func TestDoctorNamesWhatWillNotWork(t *testing.T) {
 	}
 }
 
-func TestGlibcIsReadFromItsFile(t *testing.T) {
-	p := filepath.Join(t.TempDir(), "libc.so.6")
-	text := strings.Repeat("\x00", 5000) + "GNU C Library (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\n"
-	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if v := glibcVersion([]string{"/nowhere", p}); v != "2.36" {
-		t.Errorf("got %q", v)
-	}
-	if v := glibcVersion([]string{"/nowhere"}); v != "none" {
-		t.Errorf("without a library: %q", v)
-	}
-}
-
 func TestRequestFromFiles(t *testing.T) {
 	meta := []byte(`{"inputs":[{"name":"image","datatype":"FP32","shape":[1,8,8,1]}]}`)
 	npz, err := os.ReadFile("../testbed/models/digits/1.1.0/golden.npz")

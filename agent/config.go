@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/dunlin-edge/dunlin/agent/facts"
 )
 
 // Config is everything that can be set, read from one strict YAML file.
@@ -121,3 +123,11 @@ func (c Config) AgentSocket() string { return filepath.Join(c.Run, "agent.sock")
 
 // InferSocket serves the Open Inference Protocol.
 func (c Config) InferSocket() string { return filepath.Join(c.Run, "infer.sock") }
+
+// Version of the agent, set when it is built.
+var Version = "0.0.0-dev"
+
+// Facts are what the device tells of itself.
+func (c Config) Facts() map[string]string {
+	return facts.Read(Version, facts.Set{Class: c.Class, Serial: c.Serial})
+}

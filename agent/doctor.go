@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dunlin-edge/dunlin/agent/bond"
+	"github.com/dunlin-edge/dunlin/agent/facts"
 	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/agent/wipe"
 	"github.com/dunlin-edge/dunlin/shared/durable"
@@ -44,7 +45,7 @@ func Doctor(c Config) []Finding {
 	return []Finding{
 		checkArch(runtime.GOARCH),
 		checkUserland("/bin/sh"),
-		checkLibc(runtime.GOARCH, glibcVersion(libcPaths)),
+		checkLibc(runtime.GOARCH, facts.LibC()),
 		checkWorker(c.Worker),
 		checkState(c.State),
 		checkMemory(),

@@ -1,4 +1,4 @@
-package agent
+package facts
 
 import (
 	"os"
@@ -36,7 +36,21 @@ func TestHardwareSerial(t *testing.T) {
 			t.Errorf("%q, then a board's: %q", content, got)
 		}
 	}
-	if got := (Config{Serial: "SN-1"}).Facts()["serial"]; got != "SN-1" {
+	if got := Read("1", Set{Serial: "SN-1"})["serial"]; got != "SN-1" {
 		t.Errorf("configured: %q", got)
+	}
+}
+
+func TestGlibcIsReadFromItsFile(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "libc.so.6")
+	text := strings.Repeat("\x00", 5000) + "GNU C Library (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\n"
+	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v := glibcVersion([]string{"/nowhere", p}); v != "2.36" {
+		t.Errorf("got %q", v)
+	}
+	if v := glibcVersion([]string{"/nowhere"}); v != "none" {
+		t.Errorf("without a library: %q", v)
 	}
 }

@@ -1,4 +1,6 @@
-package agent
+// Package facts is what the device tells of itself. Facts select and explain; they
+// are never authority.
+package facts
 
 import (
 	"bytes"
@@ -15,24 +17,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Version of the agent, set when it is built.
-var Version = "0.0.0-dev"
+// Set is what the configuration says in place of the hardware; empty: nothing.
+type Set struct{ Class, Serial string }
 
-// Facts are what the device tells of itself. They select and explain; they are
-// never authority.
-func (c Config) Facts() map[string]string {
+// Read looks at the device. Version is that of the agent.
+func Read(version string, set Set) map[string]string {
 	f := map[string]string{
 		"arch":  runtime.GOARCH,
 		"os":    osName(),
-		"libc":  "glibc " + glibcVersion(libcPaths),
+		"libc":  "glibc " + LibC(),
 		"cores": strconv.Itoa(runtime.NumCPU()),
 		"class": hardwareClass(),
-		"agent": Version,
+		"agent": version,
 	}
-	if c.Class != "" {
-		f["class"] = c.Class
+	if set.Class != "" {
+		f["class"] = set.Class
 	}
-	if s := cmp.Or(c.Serial, hardwareSerial(serialPaths)); s != "" {
+	if s := cmp.Or(set.Serial, hardwareSerial(serialPaths)); s != "" {
 		f["serial"] = s
 	}
 	var u unix.Utsname
@@ -101,6 +102,9 @@ var libcPaths = []string{
 }
 
 var libcBanner = regexp.MustCompile(`GNU C Library .* release version ([0-9]+\.[0-9]+)`)
+
+// LibC is the version of glibc, "none" where there is none.
+func LibC() string { return glibcVersion(libcPaths) }
 
 // glibcVersion reads the banner out of the C library's file; "none" where there
 // is no glibc. Nothing is run.
