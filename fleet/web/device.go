@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -95,6 +96,9 @@ func (a *api) getDevice(ctx context.Context, in *ByID) (*one[DeviceView], error)
 	if err := a.identity(ctx, &v); err != nil {
 		return nil, err
 	}
+	if v.Refusal, err = a.refusal(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	v.Wish = &WishView{Generation: w.Generation, Items: append([]fleet.Item{}, w.Items...)}
 	return &one[DeviceView]{v}, nil
 }
@@ -109,6 +113,39 @@ type EventView struct {
 	Path   string    `json:"path,omitempty"`
 	Code   string    `json:"code,omitempty"`
 	Detail string    `json:"detail,omitempty"`
+	Next   string    `json:"next,omitempty" doc:"what to do about it, as the device says"`
+	Times  int       `json:"times,omitempty" doc:"how often it happened since it was last told; absent: once"`
+}
+
+func viewEvent(e *fleet.Event) EventView {
+	v := EventView{ID: e.ID, Device: e.Device, At: e.At, Type: e.Event.Type, Model: e.Event.Model, Path: e.Event.Path, Code: e.Event.Code, Detail: e.Event.Detail, Next: e.Event.Attrs[wire.AttrNext]}
+	if n, err := strconv.Atoi(e.Event.Attrs[wire.AttrTimes]); err == nil && n > 1 {
+		v.Times = n
+	}
+	return v
+}
+
+// lately is how many of a device's newest events are searched for a refusal.
+const lately = 100
+
+// refusal is the newest refusal of metadata or of a stick that the device told, nil
+// when it has believed again since, or said so much else that it is long ago.
+func (a *api) refusal(ctx context.Context, device string) (*EventView, error) {
+	es, err := a.Store.Events(ctx, device, "", lately)
+	if err != nil {
+		return nil, err
+	}
+	for i := range es {
+		e := &es[i].Event
+		switch {
+		case e.Type == "trust.believed" || e.Type == "usb.imported":
+			return nil, nil
+		case e.Type == "trust.refused" || e.Type == "usb.refused" && e.Code != "usb.older":
+			v := viewEvent(&es[i])
+			return &v, nil
+		}
+	}
+	return nil, nil
 }
 
 func (a *api) listEvents(ctx context.Context, in *struct {
@@ -124,7 +161,7 @@ func (a *api) listEvents(ctx context.Context, in *struct {
 	}
 	items := make([]EventView, len(es))
 	for i, e := range es {
-		items[i] = EventView{ID: e.ID, Device: e.Device, At: e.At, Type: e.Event.Type, Model: e.Event.Model, Path: e.Event.Path, Code: e.Event.Code, Detail: e.Event.Detail}
+		items[i] = viewEvent(&e)
 	}
 	return paged(items, in.Limit, func(e EventView) string { return e.ID }), nil
 }

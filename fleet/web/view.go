@@ -41,6 +41,7 @@ type DeviceView struct {
 	Models     []ModelView       `json:"models"`
 	Dropped    map[string]uint64 `json:"dropped,omitempty" doc:"records that the device's full queues had to drop, by kind"`
 	Wish       *WishView         `json:"wish,omitempty"`
+	Refusal    *EventView        `json:"refusal,omitempty" doc:"what the device refused last, unless it has believed since"`
 	Server     *ServerView       `json:"server,omitempty" doc:"how the device knows this server, once that has changed"`
 }
 

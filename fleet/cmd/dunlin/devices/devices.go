@@ -60,6 +60,26 @@ type deviceView struct {
 		Generation int64        `json:"generation"`
 		Items      []fleet.Item `json:"items"`
 	} `json:"wish,omitempty"`
+	Refusal *eventView `json:"refusal,omitempty"`
+}
+
+// eventView is what the API tells of an event.
+type eventView struct {
+	At     time.Time `json:"at"`
+	Type   string    `json:"type"`
+	Model  string    `json:"model,omitempty"`
+	Path   string    `json:"path,omitempty"`
+	Code   string    `json:"code,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+	Next   string    `json:"next,omitempty"`
+	Times  int       `json:"times,omitempty"`
+}
+
+func (e *eventView) times() string {
+	if e.Times < 2 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d times)", e.Times)
 }
 
 type slotView struct {
@@ -157,6 +177,12 @@ func (c *Commands) callDevice(ctx context.Context, method, path string, in any) 
 				fmt.Fprintf(w, "  shall run\t%s with %s %s\n", it.Path, it.Runtime, it.Rollout)
 			}
 		}
+		if e := d.Refusal; e != nil {
+			fmt.Fprintf(w, "refused\t%s ago%s: %s (%s)\n", say.Age(time.Since(e.At)), e.times(), say.Plain(e.Detail), say.Plain(e.Code))
+			if e.Next != "" {
+				fmt.Fprintf(w, "next\t%s\n", say.Plain(e.Next))
+			}
+		}
 		for _, m := range d.Models {
 			showSlot(w, "  serves", m.Active)
 			showSlot(w, "  candidate", m.Candidate)
@@ -212,25 +238,21 @@ func (c *Commands) eventsCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "events DEVICE", Short: "List what happened on a device, the newest first", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			type event struct {
-				At     time.Time `json:"at"`
-				Type   string    `json:"type"`
-				Path   string    `json:"path,omitempty"`
-				Code   string    `json:"code,omitempty"`
-				Detail string    `json:"detail,omitempty"`
-			}
 			api, err := c.API()
 			if err != nil {
 				return err
 			}
-			es, err := remote.All[event](cmd.Context(), api, "/v1/devices/"+url.PathEscape(args[0])+"/events", url.Values{})
+			es, err := remote.All[eventView](cmd.Context(), api, "/v1/devices/"+url.PathEscape(args[0])+"/events", url.Values{})
 			if err != nil {
 				return err
 			}
 			return c.Print(es, func(w io.Writer) {
 				fmt.Fprintln(w, "AGE\tEVENT\tRELEASE\tCODE\tDETAIL")
 				for _, e := range es {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", say.Age(time.Since(e.At)), e.Type, say.Dash(e.Path), say.Dash(e.Code), say.Dash(e.Detail))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", say.Age(time.Since(e.At)), say.Plain(e.Type), say.Dash(say.Plain(e.Path)), say.Dash(say.Plain(e.Code)), say.Dash(say.Plain(e.Detail)), e.times())
+					if e.Next != "" {
+						fmt.Fprintf(w, "\t\t\t\tnext: %s\n", say.Plain(e.Next))
+					}
 				}
 			})
 		},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Age is a duration in at most two units.
@@ -28,6 +29,17 @@ func Dash(s string) string {
 		return "–"
 	}
 	return s
+}
+
+// Plain is a text of others, which may say anything, without what moves a
+// terminal's cursor or changes its colours.
+func Plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 // Pairs are labels or facts in order.
