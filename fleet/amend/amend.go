@@ -204,6 +204,9 @@ func (a *Amendment) verify() error {
 			return suspect("there is no channel %q", file)
 		}
 	}
+	if (a.Channel == "") != (len(a.Floors) == 0) || a.Channel != "" && want[a.Channel+".json"] == nil {
+		return suspect("its floors are of no role that it changes")
+	}
 	a.papers = nil
 	for _, file := range files() {
 		b, p := a.Next.get(file), want[file]
