@@ -17,9 +17,9 @@ var everyFile = append(slices.Clone(everyRole), "director/root", "catalog/root")
 // file is one file of the forgery by name; a root is the next one.
 func (f *forgery) file(name string) *file {
 	if repo, ok := strings.CutSuffix(name, "/root"); ok {
-		return f.root(repo)
+		return f.Root(repo)
 	}
-	return f.files[name]
+	return f.Files[name]
 }
 
 // place is an object or a list in a JSON file: where, what, and what puts another
@@ -92,7 +92,7 @@ func eachPlace(t *testing.T, want func(place) bool, alter func(x *file, v doc, p
 	t.Parallel()
 	cases := 0
 	for _, name := range everyFile {
-		b, _ := forge(newWorld(t)).file(name).make(t)
+		b, _ := forge(newWorld(t)).file(name).Make(t)
 		for n, p := range places(read(t, b)) {
 			if !want(p) {
 				continue
@@ -101,7 +101,7 @@ func eachPlace(t *testing.T, want func(place) bool, alter func(x *file, v doc, p
 			t.Run(name+keyID.ReplaceAllString(p.at, "KEY"), func(t *testing.T) {
 				attack(t, func(f *forgery) {
 					x := f.file(name)
-					x.bytes = func(b []byte) []byte {
+					x.Bytes = func(b []byte) []byte {
 						v := read(t, b)
 						return alter(x, v, places(v)[n])
 					}
@@ -113,9 +113,9 @@ func eachPlace(t *testing.T, want func(place) bool, alter func(x *file, v doc, p
 }
 
 // signedAgain is a file whose signatures are of what is in it now.
-func (x *file) signedAgain(t *testing.T, v doc) []byte {
+func signedAgain(t *testing.T, x *file, v doc) []byte {
 	t.Helper()
-	b, _ := (&file{signed: v["signed"].(doc), keys: x.keys}).make(t)
+	b, _ := (&file{Signed: v["signed"].(doc), Keys: x.Keys}).Make(t)
 	v["signatures"] = read(t, b)["signatures"]
 	return encoded(t, v)
 }
@@ -143,7 +143,7 @@ func TestEveryNull(t *testing.T) {
 	eachPlace(t, inside, func(x *file, v doc, p place) []byte {
 		p.put(nil)
 		if strings.HasPrefix(p.at, "/signed/") {
-			return x.signedAgain(t, v)
+			return signedAgain(t, x, v)
 		}
 		return encoded(t, v)
 	}, CodeMalformed, true)
@@ -160,7 +160,7 @@ func TestUnknownFields(t *testing.T) {
 	eachPlace(t, allowed, func(x *file, v doc, p place) []byte {
 		p.value.(doc)["of-tomorrow"] = doc{"list": []any{true, "x", doc{"n": 1}}}
 		if strings.HasPrefix(p.at, "/signed") {
-			return x.signedAgain(t, v)
+			return signedAgain(t, x, v)
 		}
 		return encoded(t, v)
 	}, "", false)

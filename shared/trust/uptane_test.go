@@ -22,23 +22,23 @@ var spoilt = []struct {
 	spoil func(*forgery, *file)
 	code  string
 }{
-	{"unsigned", func(_ *forgery, x *file) { x.keys = nil }, CodeSignature},
-	{"signed by a stranger", func(_ *forgery, x *file) { x.keys = []ed25519.PrivateKey{newKey()} }, CodeSignature},
+	{"unsigned", func(_ *forgery, x *file) { x.Keys = nil }, CodeSignature},
+	{"signed by a stranger", func(_ *forgery, x *file) { x.Keys = []ed25519.PrivateKey{newKey()} }, CodeSignature},
 	{"signature under another key's id", func(_ *forgery, x *file) {
-		x.sigs = func(s []any) []any { s[0].(doc)["keyid"] = hashOf("another key"); return s }
+		x.Sigs = func(s []any) []any { s[0].(doc)["keyid"] = hashOf("another key"); return s }
 	}, CodeSignature},
-	{"signature twice", func(_ *forgery, x *file) { x.sigs = func(s []any) []any { return append(s, s[0]) } }, CodeMalformed},
+	{"signature twice", func(_ *forgery, x *file) { x.Sigs = func(s []any) []any { return append(s, s[0]) } }, CodeMalformed},
 	{"altered after it was signed", func(_ *forgery, x *file) {
-		x.bytes = func(b []byte) []byte { return bytes.Replace(b, []byte("2026-11-30"), []byte("2027-11-30"), 1) }
+		x.Bytes = func(b []byte) []byte { return bytes.Replace(b, []byte("2026-11-30"), []byte("2027-11-30"), 1) }
 	}, CodeSignature},
-	{"expired", func(_ *forgery, x *file) { x.signed["expires"] = "2026-11-23T11:59:59Z" }, CodeFreeze},
-	{"expires this second", func(_ *forgery, x *file) { x.signed["expires"] = "2026-11-23T12:00:00Z" }, CodeFreeze},
+	{"expired", func(_ *forgery, x *file) { x.Signed["expires"] = "2026-11-23T11:59:59Z" }, CodeFreeze},
+	{"expires this second", func(_ *forgery, x *file) { x.Signed["expires"] = "2026-11-23T12:00:00Z" }, CodeFreeze},
 	{"of the type of another role", func(_ *forgery, x *file) {
 		types := map[string]string{"targets": "snapshot", "snapshot": "timestamp", "timestamp": "snapshot"}
-		x.signed["_type"] = types[x.signed["_type"].(string)]
+		x.Signed["_type"] = types[x.Signed["_type"].(string)]
 	}, CodeMalformed},
-	{"of another major version", func(_ *forgery, x *file) { x.signed["spec_version"] = "2.0.0" }, CodeSpecVersion},
-	{"version zero", func(_ *forgery, x *file) { x.signed["version"] = 0 }, ""},
+	{"of another major version", func(_ *forgery, x *file) { x.Signed["spec_version"] = "2.0.0" }, CodeSpecVersion},
+	{"version zero", func(_ *forgery, x *file) { x.Signed["version"] = 0 }, ""},
 }
 
 // TestEveryFileSpoilt is the kinds of the public Uptane vectors that spoil one file
@@ -48,7 +48,7 @@ func TestEveryFileSpoilt(t *testing.T) {
 	for _, c := range spoilt {
 		for _, name := range everyRole {
 			t.Run(name+" "+c.name, func(t *testing.T) {
-				attack(t, func(f *forgery) { c.spoil(f, f.files[name]) }, c.code, true)
+				attack(t, func(f *forgery) { c.spoil(f, f.Files[name]) }, c.code, true)
 			})
 		}
 	}
@@ -63,22 +63,22 @@ func TestNamedFiles(t *testing.T) {
 			spoil func(*file)
 			code  string
 		}{
-			{"missing", func(x *file) { x.gone = true }, CodeMixAndMatch},
+			{"missing", func(x *file) { x.Gone = true }, CodeMixAndMatch},
 			{"of another hash", func(x *file) {
-				x.late = func(b []byte) []byte { return bytes.Replace(b, []byte(`"1.0.31"`), []byte(`"1.0.30"`), 1) }
+				x.Late = func(b []byte) []byte { return bytes.Replace(b, []byte(`"1.0.31"`), []byte(`"1.0.30"`), 1) }
 			}, CodeMixAndMatch},
-			{"longer", func(x *file) { x.late = func(b []byte) []byte { return append(b, ' ') } }, CodeMixAndMatch},
-			{"shorter", func(x *file) { x.named = func(m doc) { m["length"] = m["length"].(int) + 1 } }, CodeMixAndMatch},
-			{"of another version", func(x *file) { x.named = func(m doc) { m["version"] = 3 } }, CodeMixAndMatch},
+			{"longer", func(x *file) { x.Late = func(b []byte) []byte { return append(b, ' ') } }, CodeMixAndMatch},
+			{"shorter", func(x *file) { x.Named = func(m doc) { m["length"] = m["length"].(int) + 1 } }, CodeMixAndMatch},
+			{"of another version", func(x *file) { x.Named = func(m doc) { m["version"] = 3 } }, CodeMixAndMatch},
 			{"too large", func(x *file) {
-				x.bytes = func(b []byte) []byte { return append(b, bytes.Repeat([]byte(" "), maxTargets)...) }
+				x.Bytes = func(b []byte) []byte { return append(b, bytes.Repeat([]byte(" "), maxTargets)...) }
 			}, CodeTooLarge},
-			{"described by another hash", func(x *file) { x.named = func(m doc) { m["hashes"] = doc{"sha512": hashOf("a") + hashOf("b")} } }, CodeMalformed},
-			{"described by none", func(x *file) { x.named = func(m doc) { delete(m, "hashes") } }, CodeMalformed},
-			{"described without a length", func(x *file) { x.named = func(m doc) { delete(m, "length") } }, CodeMalformed},
+			{"described by another hash", func(x *file) { x.Named = func(m doc) { m["hashes"] = doc{"sha512": hashOf("a") + hashOf("b")} } }, CodeMalformed},
+			{"described by none", func(x *file) { x.Named = func(m doc) { delete(m, "hashes") } }, CodeMalformed},
+			{"described without a length", func(x *file) { x.Named = func(m doc) { delete(m, "length") } }, CodeMalformed},
 		} {
 			t.Run(name+" "+c.name, func(t *testing.T) {
-				attack(t, func(f *forgery) { c.spoil(f.files[name]) }, c.code, true)
+				attack(t, func(f *forgery) { c.spoil(f.Files[name]) }, c.code, true)
 			})
 		}
 	}
@@ -88,7 +88,7 @@ func TestNamedFiles(t *testing.T) {
 func TestRootVectors(t *testing.T) {
 	t.Parallel()
 	zero := func(role string) func(*forgery, *file) {
-		return func(_ *forgery, r *file) { part(r.signed, role)["threshold"] = 0 }
+		return func(_ *forgery, r *file) { part(r.Signed, role)["threshold"] = 0 }
 	}
 	for _, repo := range []string{Director, Catalog} {
 		for _, c := range []struct {
@@ -100,33 +100,33 @@ func TestRootVectors(t *testing.T) {
 			{"targets of threshold zero", zero("targets"), CodeMalformed},
 			{"snapshot of threshold zero", zero("snapshot"), CodeMalformed},
 			{"timestamp of threshold zero", zero("timestamp"), CodeMalformed},
-			{"threshold of a role unmet", func(_ *forgery, r *file) { part(r.signed, "targets")["threshold"] = 2 }, CodeSignature},
-			{"expired", func(_ *forgery, r *file) { r.signed["expires"] = "2026-11-23T11:59:59Z" }, CodeFreeze},
-			{"unsigned", func(_ *forgery, r *file) { r.keys = nil }, CodeSignature},
-			{"threshold unmet", func(_ *forgery, r *file) { r.keys = r.keys[:1] }, CodeSignature},
-			{"one holder signs twice", func(_ *forgery, r *file) { r.keys = []ed25519.PrivateKey{r.keys[0], r.keys[0]} }, CodeMalformed},
-			{"key ids of nobody", func(_ *forgery, r *file) { part(r.signed, "root")["keyids"] = []any{hashOf("a"), hashOf("b")} }, CodeMalformed},
+			{"threshold of a role unmet", func(_ *forgery, r *file) { part(r.Signed, "targets")["threshold"] = 2 }, CodeSignature},
+			{"expired", func(_ *forgery, r *file) { r.Signed["expires"] = "2026-11-23T11:59:59Z" }, CodeFreeze},
+			{"unsigned", func(_ *forgery, r *file) { r.Keys = nil }, CodeSignature},
+			{"threshold unmet", func(_ *forgery, r *file) { r.Keys = r.Keys[:1] }, CodeSignature},
+			{"one holder signs twice", func(_ *forgery, r *file) { r.Keys = []ed25519.PrivateKey{r.Keys[0], r.Keys[0]} }, CodeMalformed},
+			{"key ids of nobody", func(_ *forgery, r *file) { part(r.Signed, "root")["keyids"] = []any{hashOf("a"), hashOf("b")} }, CodeMalformed},
 			{"unknown key type", func(_ *forgery, r *file) {
-				for _, k := range r.signed["keys"].(doc) {
+				for _, k := range r.Signed["keys"].(doc) {
 					k.(doc)["keytype"], k.(doc)["scheme"] = "ml-dsa", "ml-dsa-65"
 				}
 			}, CodeUnknownKey},
-			{"of another type", func(_ *forgery, r *file) { r.signed["_type"] = "targets" }, CodeMalformed},
+			{"of another type", func(_ *forgery, r *file) { r.Signed["_type"] = "targets" }, CodeMalformed},
 			{"not signed by the old keys", func(f *forgery, r *file) {
 				k := []ed25519.PrivateKey{newKey(), newKey()}
-				r.grant(f.w.t, "root", k...)
-				r.keys = k
+				r.Grant(f.w.t, "root", k...)
+				r.Keys = k
 			}, CodeSignature},
-			{"not signed by the new keys", func(f *forgery, r *file) { r.grant(f.w.t, "root", newKey(), newKey()) }, CodeSignature},
-			{"version unchanged", func(_ *forgery, r *file) { r.signed["version"] = 1 }, CodeRollback},
-			{"version skipped", func(_ *forgery, r *file) { r.signed["version"] = 3 }, CodeRootGap},
-			{"without a role", func(_ *forgery, r *file) { delete(r.signed["roles"].(doc), "snapshot") }, CodeMalformed},
+			{"not signed by the new keys", func(f *forgery, r *file) { r.Grant(f.w.t, "root", newKey(), newKey()) }, CodeSignature},
+			{"version unchanged", func(_ *forgery, r *file) { r.Signed["version"] = 1 }, CodeRollback},
+			{"version skipped", func(_ *forgery, r *file) { r.Signed["version"] = 3 }, CodeRootGap},
+			{"without a role", func(_ *forgery, r *file) { delete(r.Signed["roles"].(doc), "snapshot") }, CodeMalformed},
 			{"too large", func(_ *forgery, r *file) {
-				r.bytes = func(b []byte) []byte { return append(b, bytes.Repeat([]byte(" "), maxRoot)...) }
+				r.Bytes = func(b []byte) []byte { return append(b, bytes.Repeat([]byte(" "), maxRoot)...) }
 			}, CodeTooLarge},
 		} {
 			t.Run(repo+" "+c.name, func(t *testing.T) {
-				attack(t, func(f *forgery) { c.spoil(f, f.root(repo)) }, c.code, true)
+				attack(t, func(f *forgery) { c.spoil(f, f.Root(repo)) }, c.code, true)
 			})
 		}
 	}
@@ -140,9 +140,9 @@ func TestRotationVectors(t *testing.T) {
 			attack(t, func(f *forgery) {
 				old := []ed25519.PrivateKey{f.w.rootA, f.w.rootB}
 				for range many {
-					r, next := f.root(repo), []ed25519.PrivateKey{newKey(), newKey()}
-					r.grant(t, "root", next...)
-					r.keys, old = slices.Concat(old, next), next
+					r, next := f.Root(repo), []ed25519.PrivateKey{newKey(), newKey()}
+					r.Grant(t, "root", next...)
+					r.Keys, old = slices.Concat(old, next), next
 				}
 			}, "", false)
 		}
@@ -154,7 +154,7 @@ func TestRotationVectors(t *testing.T) {
 func TestAgreementVectors(t *testing.T) {
 	t.Parallel()
 	const path = "production/meter-digits/1.0.0"
-	of := func(f *forgery, name string) doc { return f.files[name].signed["targets"].(doc) }
+	of := func(f *forgery, name string) doc { return f.Files[name].Signed["targets"].(doc) }
 	target := func(f *forgery, name string) doc { return of(f, name)[path].(doc) }
 	for _, c := range []struct {
 		name  string
@@ -177,29 +177,29 @@ func TestAgreementVectors(t *testing.T) {
 		{"no device", func(f *forgery) { delete(custom(f, "director/targets"), "device") }, CodeWrongDevice},
 		{"generations mixed", func(f *forgery) { custom(f, "director/targets")["generation"] = 7 }, CodeMixAndMatch},
 		{"the director delegates", func(f *forgery) {
-			f.files["director/targets"].signed["delegations"] = doc{"keys": doc{}, "roles": []any{}}
+			f.Files["director/targets"].Signed["delegations"] = doc{"keys": doc{}, "roles": []any{}}
 		}, CodeMalformed},
 		{"a model twice", func(f *forgery) {
 			second := "production/meter-digits/1.0.1"
 			of(f, "director/targets")[second], of(f, "catalog/production")[second] = target(f, "director/targets"), target(f, "catalog/production")
 		}, CodeMalformed},
-		{"an empty delegation", func(f *forgery) { f.files["catalog/production"].signed["targets"] = doc{} }, CodeDisagree},
+		{"an empty delegation", func(f *forgery) { f.Files["catalog/production"].Signed["targets"] = doc{} }, CodeDisagree},
 		{"the target in the top-level role only", func(f *forgery) {
-			f.files["catalog/targets"].signed["targets"] = of(f, "catalog/production")
-			f.files["catalog/production"].signed["targets"] = doc{}
+			f.Files["catalog/targets"].Signed["targets"] = of(f, "catalog/production")
+			f.Files["catalog/production"].Signed["targets"] = doc{}
 		}, CodeDisagree},
-		{"the target in both", func(f *forgery) { f.files["catalog/targets"].signed["targets"] = of(f, "catalog/production") }, ""},
-		{"a delegation of other paths", func(f *forgery) { part(f.files["catalog/targets"].signed, "")["paths"] = []any{"dev/*/*"} }, CodeDisagree},
-		{"a delegation without a key", func(f *forgery) { f.files["catalog/targets"].signed["delegations"].(doc)["keys"] = doc{} }, CodeMalformed},
-		{"a delegation of threshold zero", func(f *forgery) { part(f.files["catalog/targets"].signed, "")["threshold"] = 0 }, CodeMalformed},
-		{"a delegation's threshold unmet", func(f *forgery) { part(f.files["catalog/targets"].signed, "")["threshold"] = 2 }, CodeSignature},
-		{"no delegation", func(f *forgery) { delete(f.files["catalog/targets"].signed, "delegations") }, CodeMalformed},
-		{"a delegation that the snapshot does not name", func(f *forgery) { delete(f.files["catalog/snapshot"].signed["meta"].(doc), "production.json") }, CodeMixAndMatch},
+		{"the target in both", func(f *forgery) { f.Files["catalog/targets"].Signed["targets"] = of(f, "catalog/production") }, ""},
+		{"a delegation of other paths", func(f *forgery) { part(f.Files["catalog/targets"].Signed, "")["paths"] = []any{"dev/*/*"} }, CodeDisagree},
+		{"a delegation without a key", func(f *forgery) { f.Files["catalog/targets"].Signed["delegations"].(doc)["keys"] = doc{} }, CodeMalformed},
+		{"a delegation of threshold zero", func(f *forgery) { part(f.Files["catalog/targets"].Signed, "")["threshold"] = 0 }, CodeMalformed},
+		{"a delegation's threshold unmet", func(f *forgery) { part(f.Files["catalog/targets"].Signed, "")["threshold"] = 2 }, CodeSignature},
+		{"no delegation", func(f *forgery) { delete(f.Files["catalog/targets"].Signed, "delegations") }, CodeMalformed},
+		{"a delegation that the snapshot does not name", func(f *forgery) { delete(f.Files["catalog/snapshot"].Signed["meta"].(doc), "production.json") }, CodeMixAndMatch},
 		{"a delegation of two who sign", func(f *forgery) { two(f, 2) }, ""},
 		{"a delegation of two, one signs", func(f *forgery) { two(f, 1) }, CodeSignature},
 		{"metadata changed under its version", func(f *forgery) {
-			f.files["catalog/production"].signed["version"] = 1
-			f.files["catalog/production"].signed["note"] = "changed"
+			f.Files["catalog/production"].Signed["version"] = 1
+			f.Files["catalog/production"].Signed["note"] = "changed"
 		}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) { attack(t, c.spoil, c.code, c.code != "") })
@@ -209,21 +209,21 @@ func TestAgreementVectors(t *testing.T) {
 // two gives the channel to two holders, of whom so many sign.
 func two(f *forgery, signers int) {
 	keys := []ed25519.PrivateKey{f.w.role, newKey()}
-	d := f.files["catalog/targets"].signed["delegations"].(doc)
+	d := f.Files["catalog/targets"].Signed["delegations"].(doc)
 	ids := []any{}
 	for _, k := range keys {
 		id, public := identify(f.w.t, k)
 		d["keys"].(doc)[id] = public
 		ids = append(ids, id)
 	}
-	e := part(f.files["catalog/targets"].signed, "")
+	e := part(f.Files["catalog/targets"].Signed, "")
 	e["keyids"], e["threshold"] = ids, 2
-	f.files["catalog/production"].keys = keys[:signers]
+	f.Files["catalog/production"].Keys = keys[:signers]
 }
 
 func releaseOf(target doc) doc { return target["custom"].(doc)["release"].(doc) }
 
-func custom(f *forgery, name string) doc { return f.files[name].signed["custom"].(doc) }
+func custom(f *forgery, name string) doc { return f.Files[name].Signed["custom"].(doc) }
 
 // attack lets a device believe version 1, forges version 2 and wants its code, or
 // any refusal for none when it is refused; nothing may have changed then.
