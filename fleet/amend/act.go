@@ -191,6 +191,32 @@ func following(no int) int {
 	return no + 1
 }
 
+// Online gives the server's online roles to the keys that it has made ready.
+func (b *Begin) Online(next *publish.Online) (*Amendment, error) {
+	return b.act("rotate the server's online keys", nil, func(a *Amendment) error {
+		a.New.Online = *next
+		return nil
+	})
+}
+
+// NextOnline asks the server for the keys that it has made ready.
+func NextOnline(ctx context.Context, c *publish.Client) (*publish.Online, error) {
+	b, err := c.Do(ctx, http.MethodGet, "/v1/keys/online", nil)
+	if err != nil {
+		return nil, err
+	}
+	var have struct {
+		Next *publish.Online `json:"next"`
+	}
+	if err := json.Unmarshal(b, &have); err != nil {
+		return nil, fmt.Errorf("read the server's answer: %w", err)
+	}
+	if have.Next == nil {
+		return nil, refuse("keys.online", "run 'dunlin-fleet keys rotate' on the server first", "the server has made no next keys")
+	}
+	return have.Next, nil
+}
+
 // renewKey gives a holder the next key of a kind.
 func renewKey(h *publish.Holder, b *Begin, kind, ref string) (err error) {
 	switch kind {

@@ -171,7 +171,10 @@ func TestDrill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for role, alone := range map[string]string{publish.KindRoot: "nothing", publish.KindRelease: "publish for dev, staging; nothing for production"} {
+	for role, alone := range map[string]string{
+		publish.KindRoot: "nothing", publish.KindRelease: "publish for dev, staging; nothing for production",
+		"snapshot": "nothing", "timestamp": "keep devices", "director": "direct devices",
+	} {
 		d, err := Drill(b.Dir, role, now)
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +185,7 @@ func TestDrill(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Drill(b.Dir, "timestamp", now); code(err) != "drill.role" {
+	if _, err := Drill(b.Dir, "targets", now); code(err) != "drill.role" {
 		t.Error(err)
 	}
 	if after, err := os.ReadFile(filepath.Join(b.Dir, publish.CeremonyFile)); err != nil || !bytes.Equal(before, after) {

@@ -4,8 +4,10 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +34,14 @@ type Rehearse struct {
 	Steps   []string `json:"steps"`
 }
 
-// Drill plays the loss and the theft of a holder's key on a copy of the ceremony
+// online are the server's own roles, with what the key of each allows alone.
+var online = map[string]string{
+	"snapshot":  "nothing: the timestamp's key has to sign as well",
+	"timestamp": "keep devices at what they have, for at most 7 days",
+	"director":  "direct devices among the releases that holders signed for their channel, none below its floor",
+}
+
+// Drill plays the loss and the theft of a key, a holder's or the server's, on a copy of the ceremony
 // with the same people and thresholds, and keys of its own that are thrown away: the
 // real ones stay locked. What it counts are the signatures that were really needed
 // until a device, which knows the first roots only, believed the result.
@@ -41,8 +50,8 @@ func Drill(dir, role string, now time.Time) (*Drilled, error) {
 	if err != nil {
 		return nil, err
 	}
-	if role != publish.KindRoot && role != publish.KindRelease {
-		return nil, refuse("drill.role", "pass root or release; for the server's own keys see docs/security-model.md", "there is no drill for %q", role)
+	if role != publish.KindRoot && role != publish.KindRelease && online[role] == "" {
+		return nil, refuse("drill.role", "pass root, release, snapshot, timestamp or director", "there is no drill for %q", role)
 	}
 	d := &Drilled{Role: role}
 	if d.Loss, err = rehearse(cer, role, now, false); err != nil {
@@ -76,13 +85,12 @@ func rehearse(real *publish.Ceremony, role string, now time.Time, theft bool) (r
 		}
 		b.State.put(file, text)
 	}
-	a, err := b.Rotate(victim, role, "")
+	a, err := b.instead(cer, role)
 	if err != nil {
 		return r, err
 	}
-	old := cer.Joined[0].Where(dir, role)
-	if !theft { // it is gone; whoever stole it has a copy
-		if err := os.Remove(old); err != nil {
+	if !theft && online[role] == "" { // it is gone; whoever stole it has a copy
+		if err := os.Remove(cer.Joined[0].Where(dir, role)); err != nil {
 			return r, err
 		}
 	}
@@ -108,16 +116,39 @@ func rehearse(real *publish.Ceremony, role string, now time.Time, theft bool) (r
 		a.Next.put(p.file, text)
 	}
 	r.Follows, r.Before = follow(a)
-	verb := "rotate " + role + " --holder " + victim
-	r.Steps = []string{
-		"dunlin keys " + verb,
+	r.Steps = []string{"dunlin keys rotate " + role + " --holder " + victim}
+	if online[role] != "" {
+		r.Steps = []string{"dunlin-fleet keys rotate " + role + ", on the server", "dunlin keys rotate online"}
+	}
+	r.Steps = append(r.Steps,
 		fmt.Sprintf("dunlin keys sign, by %d of %d: here %s", len(r.Signers), len(cer.Joined), strings.Join(r.Signers, ", ")),
 		"dunlin keys install; devices keep serving meanwhile and follow at their next refresh",
-	}
-	if theft {
+	)
+	if theft && role == publish.KindRelease {
 		r.Steps = append(r.Steps, "look through what was published: 'dunlin model list', and raise floors above what is not yours: 'dunlin keys floor'")
 	}
 	return r, nil
+}
+
+// instead begins the amendment that puts a new key in the place of one.
+func (b *Begin) instead(cer *publish.Ceremony, role string) (*Amendment, error) {
+	if online[role] == "" {
+		return b.Rotate(cer.Joined[0].Name, role, "")
+	}
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	next := cer.Online
+	switch role {
+	case "snapshot":
+		next.Snapshot = public
+	case "timestamp":
+		next.Timestamp = public
+	case "director":
+		next.Director = public
+	}
+	return b.Online(&next)
 }
 
 // copyOf makes a ceremony of the same shape with keys of its own, signed by all.
@@ -150,6 +181,9 @@ func copyOf(real *publish.Ceremony, dir string, now time.Time) (*publish.Ceremon
 
 // thief says what one key of a kind allows alone, by the thresholds.
 func thief(cer *publish.Ceremony, role string) (string, error) {
+	if alone := online[role]; alone != "" {
+		return alone, nil
+	}
 	if role == publish.KindRoot {
 		if cer.Threshold == 1 {
 			return "everything: one signature makes new roots", nil
@@ -175,6 +209,10 @@ func thief(cer *publish.Ceremony, role string) (string, error) {
 // chain, and then refuses what the old key alone could sign.
 func follow(a *Amendment) (follows, refused bool) {
 	follows, refused = true, true
+	gone, err := a.gone()
+	if err != nil {
+		return false, false
+	}
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile} {
 		old, err := publish.Parse[metadata.RootType](file, a.Base.get(file))
 		if err != nil {
@@ -189,22 +227,39 @@ func follow(a *Amendment) (follows, refused bool) {
 			follows = false
 			continue
 		}
-		for _, role := range next.Signed.Roles {
-			for _, id := range role.KeyIDs {
-				for i, h := range a.Old.Joined {
-					gone := string(h.Root) != string(a.New.Joined[i].Root)
-					if _, was, err := publish.TUFKey(h.Root); err == nil && gone && id == was {
-						refused = false
-					}
-					gone = string(h.Release) != string(a.New.Joined[i].Release)
-					if _, was, err := publish.TUFKey(h.Release); err == nil && gone && id == was {
-						refused = false
-					}
-				}
+		for id := range gone {
+			for _, role := range next.Signed.Roles {
+				refused = refused && !slices.Contains(role.KeyIDs, id)
 			}
 		}
 	}
 	return follows, refused
+}
+
+// gone are the ids of the keys that the amendment takes away.
+func (a *Amendment) gone() (map[string]bool, error) {
+	ids := func(c *publish.Ceremony) (map[string]bool, error) {
+		out := map[string]bool{}
+		keys := [][]byte{c.Online.Snapshot, c.Online.Timestamp, c.Online.Director}
+		for _, h := range c.Joined {
+			keys = append(keys, h.Root, h.Release)
+		}
+		for _, k := range keys {
+			_, id, err := publish.TUFKey(k)
+			if err != nil {
+				return nil, err
+			}
+			out[id] = true
+		}
+		return out, nil
+	}
+	old, err := ids(&a.Old)
+	if err != nil {
+		return nil, err
+	}
+	is, err := ids(&a.New)
+	maps.DeleteFunc(old, func(id string, _ bool) bool { return is[id] })
+	return old, err
 }
 
 // Text is the result for people.

@@ -44,11 +44,16 @@ func (s *Service) Amend(ctx context.Context, a *Amendment, actor string) error {
 	take := func(r fleet.MetaRow, was fleet.MetaRow) {
 		rows, expect = append(rows, r), append(expect, was)
 	}
-	root, err := s.nextRoot(a.CatalogRoot, st.Rows[metadata.ROOT], s.catalogKeys, take)
+	root, err := s.nextRoot(a.CatalogRoot, st.Rows[metadata.ROOT], take)
 	if err != nil {
 		return err
 	}
-	if _, err := s.nextRoot(a.DirectorRoot, director, s.directorKeys, take); err != nil {
+	other, err := s.nextRoot(a.DirectorRoot, director, take)
+	if err != nil {
+		return err
+	}
+	keys, next, err := s.chosen(root, other)
+	if err != nil {
 		return err
 	}
 	targets, err := s.nextTargets(a.Targets, st.Rows[metadata.TARGETS], root, take)
@@ -76,7 +81,7 @@ func (s *Service) Amend(ctx context.Context, a *Amendment, actor string) error {
 		}
 		changed = append(changed, fmt.Sprintf("%s/%s %d", r.Repo, r.Role, r.Version))
 	}
-	online, err := s.online(st.Rows)
+	online, err := s.online(st.Rows, keys)
 	if err != nil {
 		return err
 	}
@@ -84,6 +89,11 @@ func (s *Service) Amend(ctx context.Context, a *Amendment, actor string) error {
 	audit := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "catalog.amend", Object: Repo, Detail: strings.Join(changed, ", ")}
 	if err := s.Store.PutMetadata(ctx, append(rows, online...), expect, nil, audit); err != nil {
 		return fmt.Errorf("amend: %w", err)
+	}
+	if next {
+		if err := s.use(keys); err != nil {
+			return fmt.Errorf("take the next keys: %w", err)
+		}
 	}
 	s.Log.Info("amended", "files", changed, "actor", actor)
 	s.changed()
@@ -117,7 +127,7 @@ type taker = func(r, was fleet.MetaRow)
 type rootFile = metadata.Metadata[metadata.RootType]
 
 // nextRoot checks the next root of a repository; nil stays what it was.
-func (s *Service) nextRoot(b []byte, was fleet.MetaRow, keys func(*rootFile) error, take taker) (*rootFile, error) {
+func (s *Service) nextRoot(b []byte, was fleet.MetaRow, take taker) (*rootFile, error) {
 	old, err := parse(was.Bytes, MaxRoot, metadata.Root())
 	if err != nil || b == nil {
 		return old, err
@@ -136,9 +146,6 @@ func (s *Service) nextRoot(b []byte, was fleet.MetaRow, keys func(*rootFile) err
 	}
 	if next.Signed.IsExpired(s.Now()) || len(next.Signed.Roles) != 4 || !next.Signed.ConsistentSnapshot {
 		return nil, refuse("the %s's root: the four roles of TUF, consistent snapshots and not expired wanted", was.Repo)
-	}
-	if err := keys(next); err != nil {
-		return nil, err
 	}
 	take(fleet.MetaRow{Repo: was.Repo, Role: metadata.ROOT, Version: next.Signed.Version, Bytes: b}, was)
 	return next, nil

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -70,6 +71,13 @@ type Service struct {
 	Log   *slog.Logger
 	// Changed is called after the catalog has changed; may be nil.
 	Changed func()
+	// Next are keys that are ready to take over once roots name them, nil: none. Took
+	// is called when they have: roots that name them are stored. Both may be nil.
+	Next func() (*Online, error)
+	Took func(*Online) error
+
+	mu   sync.RWMutex
+	took *Online // in place of Keys and Director
 }
 
 // State is the newest of everything.
@@ -113,7 +121,7 @@ func (s *Service) Jumped(rows []fleet.MetaRow, jump int64) ([]fleet.MetaRow, err
 		}
 		byRole[r.Role] = r
 	}
-	return s.online(byRole)
+	return s.online(byRole, s.inUse())
 }
 
 // refuse is a refusal of signed metadata.
@@ -162,7 +170,7 @@ func row[T metadata.Roles](role string, version int64, md *metadata.Metadata[T],
 }
 
 // online makes the next snapshot over the given rows and the timestamp over it.
-func (s *Service) online(rows map[string]fleet.MetaRow) ([]fleet.MetaRow, error) {
+func (s *Service) online(rows map[string]fleet.MetaRow, o Online) ([]fleet.MetaRow, error) {
 	now := s.Now().UTC().Truncate(time.Second)
 	snapshotVersion, timestampVersion := rows[metadata.SNAPSHOT].Version+1, rows[metadata.TIMESTAMP].Version+1
 	snap := metadata.Snapshot(now.Add(SnapshotLife))
@@ -175,20 +183,20 @@ func (s *Service) online(rows map[string]fleet.MetaRow) ([]fleet.MetaRow, error)
 			snap.Signed.Meta[role+".json"] = metaFile(r.Version, r.Bytes)
 		}
 	}
-	sr, err := row(metadata.SNAPSHOT, snapshotVersion, snap, s.Keys.Snapshot)
+	sr, err := row(metadata.SNAPSHOT, snapshotVersion, snap, o.Snapshot)
 	if err != nil {
 		return nil, err
 	}
-	tr, err := s.timestamp(sr, timestampVersion)
+	tr, err := s.timestamp(sr, timestampVersion, o)
 	return []fleet.MetaRow{sr, tr}, err
 }
 
-func (s *Service) timestamp(snapshot fleet.MetaRow, version int64) (fleet.MetaRow, error) {
+func (s *Service) timestamp(snapshot fleet.MetaRow, version int64, o Online) (fleet.MetaRow, error) {
 	now := s.Now().UTC().Truncate(time.Second)
 	ts := metadata.Timestamp(now.Add(TimestampLife))
 	ts.Signed.Version = version
 	ts.Signed.Meta = map[string]*metadata.MetaFiles{"snapshot.json": metaFile(snapshot.Version, snapshot.Bytes)}
-	return row(metadata.TIMESTAMP, version, ts, s.Keys.Timestamp)
+	return row(metadata.TIMESTAMP, version, ts, o.Timestamp)
 }
 
 // Resign signs snapshot and timestamp anew when half of the life of either is
@@ -210,7 +218,7 @@ func (s *Service) Resign(ctx context.Context) error {
 	if ts.Signed.Expires.Sub(now) > TimestampLife/2 && snap.Signed.Expires.Sub(now) > SnapshotLife/2 {
 		return nil
 	}
-	rows, err := s.online(st.Rows)
+	rows, err := s.online(st.Rows, s.inUse())
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor st
 	row := fleet.MetaRow{Repo: Repo, Role: channel, Version: md.Signed.Version, Bytes: b}
 	expect := []fleet.MetaRow{have, st.Rows[metadata.SNAPSHOT], st.Rows[metadata.TIMESTAMP]}
 	st.Rows[channel] = row
-	online, err := s.online(st.Rows)
+	online, err := s.online(st.Rows, s.inUse())
 	if err != nil {
 		return nil, err
 	}

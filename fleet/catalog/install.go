@@ -39,7 +39,7 @@ func (s *Service) Install(ctx context.Context, c *Ceremony, actor string) error 
 			byRole[r.Role] = r
 		}
 	}
-	online, err := s.online(byRole)
+	online, err := s.online(byRole, s.inUse())
 	if err != nil {
 		return err
 	}
@@ -59,14 +59,12 @@ func (s *Service) check(c *Ceremony) ([]fleet.MetaRow, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.catalogKeys(root); err != nil {
-		return nil, err
-	}
 	director, err := s.checkRoot(c.DirectorRoot, "director")
 	if err != nil {
 		return nil, err
 	}
-	if err := s.directorKeys(director); err != nil {
+	o := s.inUse()
+	if err := o.named(root, director); err != nil {
 		return nil, err
 	}
 	targets, err := parse(c.Targets, MaxTargets, metadata.Targets())
@@ -116,26 +114,6 @@ func (s *Service) checkRoot(b []byte, what string) (*metadata.Metadata[metadata.
 		return nil, refuse("the %s's root: version 1 with the four roles of TUF and not expired wanted", what)
 	}
 	return root, nil
-}
-
-// catalogKeys wants this server's keys in the online roles of the catalog.
-func (s *Service) catalogKeys(root *metadata.Metadata[metadata.RootType]) error {
-	for role, key := range map[string]ed25519.PrivateKey{metadata.SNAPSHOT: s.Keys.Snapshot, metadata.TIMESTAMP: s.Keys.Timestamp} {
-		if err := soleKey(root, role, key.Public().(ed25519.PublicKey)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// directorKeys wants this server's key in the roles of the director.
-func (s *Service) directorKeys(root *metadata.Metadata[metadata.RootType]) error {
-	for _, role := range []string{metadata.TARGETS, metadata.SNAPSHOT, metadata.TIMESTAMP} {
-		if err := soleKey(root, role, s.Director); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // soleKey wants a role to have exactly one key, this server's.

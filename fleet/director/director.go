@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -59,6 +60,26 @@ type Service struct {
 	Now   func() time.Time
 	// Changed tells that a device has a new wish; may be nil.
 	Changed func(device string)
+
+	mu   sync.RWMutex
+	took ed25519.PrivateKey // in place of Key
+}
+
+// Use signs with another key from now on. What the former one signed is signed anew
+// when it is asked for.
+func (s *Service) Use(key ed25519.PrivateKey) {
+	s.mu.Lock()
+	s.took = key
+	s.mu.Unlock()
+}
+
+func (s *Service) key() ed25519.PrivateKey {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.took != nil {
+		return s.took
+	}
+	return s.Key
 }
 
 // Custom is the custom object of all three roles of a device's repository.
@@ -149,7 +170,7 @@ func (s *Service) target(ctx context.Context, into map[string]*metadata.TargetFi
 }
 
 func signRow[T metadata.Roles](s *Service, w *fleet.Wish, role string, md *metadata.Metadata[T]) (fleet.MetaRow, error) {
-	signer, err := signature.LoadED25519Signer(s.Key)
+	signer, err := signature.LoadED25519Signer(s.key())
 	if err != nil {
 		return fleet.MetaRow{}, err
 	}

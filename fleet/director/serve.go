@@ -96,7 +96,7 @@ func (s *Service) fresh(ctx context.Context, device string) (rows []fleet.MetaRo
 	}
 	if i := slices.IndexFunc(rows, func(r fleet.MetaRow) bool { return r.Role == metadata.TIMESTAMP }); i >= 0 {
 		ts, err := metadata.Timestamp().FromBytes(rows[i].Bytes) // of our own making
-		if err == nil && ts.Signed.Expires.Sub(s.Now()) > Life/2 {
+		if err == nil && ts.Signed.Expires.Sub(s.Now()) > Life/2 && s.signed(ts.Signatures) {
 			return rows, false, nil
 		}
 	}
@@ -106,6 +106,16 @@ func (s *Service) fresh(ctx context.Context, device string) (rows []fleet.MetaRo
 	}
 	rows, err = s.Store.AllMetadata(ctx, Repo, device)
 	return rows, err == nil, err
+}
+
+// signed tells whether signatures are of the key in use.
+func (s *Service) signed(list []metadata.Signature) bool {
+	k, err := metadata.KeyFromPublicKey(s.key().Public())
+	if err != nil {
+		return false
+	}
+	id, err := k.ID()
+	return err == nil && slices.ContainsFunc(list, func(x metadata.Signature) bool { return x.KeyID == id })
 }
 
 // MayRead tells whether a device's assignments name a blob: only those may it

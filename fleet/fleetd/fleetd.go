@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,10 +42,11 @@ type Addresses struct {
 
 // server is everything that runs.
 type server struct {
-	c    Config
-	log  *slog.Logger
-	keys *keys
-	db   *sqlite.DB
+	c      Config
+	log    *slog.Logger
+	keys   *keys                  // as the server was started with
+	online atomic.Pointer[online] // that sign now
+	db     *sqlite.DB
 
 	blobs     *blob.Dir
 	catalog   *catalog.Service
@@ -137,7 +139,11 @@ func (s *server) open(ctx context.Context) error {
 		return errors.Join(err, s.db.Close())
 	}
 	s.alarms = &alarm.Board{Store: s.db, Now: time.Now, Log: s.log}
-	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Vouch: vouching.vouch, Now: time.Now, Log: s.log}
+	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Vouch: vouching.vouch, Next: s.nextKeys, Took: s.tookKeys, Now: time.Now, Log: s.log}
+	if err := s.settleKeys(ctx); err != nil {
+		return errors.Join(err, s.db.Close())
+	}
+	s.online.Store(&online{s.keys.catalog, s.keys.director})
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
 	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Ended: s.ended, Copied: s.copied, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
@@ -200,7 +206,7 @@ const graceTime = 3 * time.Second
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
 		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
-		OnlineKeys: s.keys.online, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting,
+		OnlineKeys: s.onlineJSON, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting,
 		Revoked: s.ended, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})
 	var handlers sync.WaitGroup

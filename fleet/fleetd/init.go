@@ -131,20 +131,15 @@ func loadKeys(dir string, names []string, now time.Time) (*keys, error) {
 			return nil, err
 		}
 	}
-	var o onlineKeys
-	if err := json.Unmarshal(read(onlineFile), &o); err != nil {
-		return nil, fleet.ErrServerKeys.With("%s in %s: %v", onlineFile, dir, err)
+	o, err := loadOnline(dir, onlineFile)
+	if err != nil {
+		return nil, err
 	}
-	for _, seed := range [][]byte{o.Snapshot, o.Timestamp, o.Director} {
-		if len(seed) != ed25519.SeedSize {
-			return nil, fleet.ErrServerKeys.With("%s in %s: a key is damaged", onlineFile, dir)
-		}
+	if o == nil {
+		return nil, fleet.ErrServerKeys.With("%s in %s is missing", onlineFile, dir)
 	}
-	k.catalog = catalog.Keys{Snapshot: ed25519.NewKeyFromSeed(o.Snapshot), Timestamp: ed25519.NewKeyFromSeed(o.Timestamp)}
-	k.director = ed25519.NewKeyFromSeed(o.Director)
-	k.online, err = json.Marshal(map[string][]byte{
-		"catalog_snapshot": publicOf(k.catalog.Snapshot), "catalog_timestamp": publicOf(k.catalog.Timestamp), "director": publicOf(k.director),
-	})
+	k.catalog, k.director = o.catalog, o.director
+	k.online, err = json.Marshal(o.public())
 	return k, err
 }
 

@@ -2,6 +2,7 @@ package fleetd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -137,7 +138,11 @@ func (s *server) sameKeys() error {
 	if err != nil {
 		return err
 	}
-	if string(k.online) != string(s.keys.online) {
+	using, err := json.Marshal(s.online.Load().public())
+	if err != nil {
+		return err
+	}
+	if string(k.online) != string(using) {
 		return fleet.ErrServerKeys.With("the keys in %s are not those that the server was started with", s.c.Dir)
 	}
 	return nil

@@ -229,6 +229,7 @@ func TestSameKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &server{c: Config{Dir: dir, Name: "localhost"}, keys: k}
+	s.online.Store(&online{k.catalog, k.director})
 	if err := s.sameKeys(); err != nil {
 		t.Error(err)
 	}

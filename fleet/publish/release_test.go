@@ -100,7 +100,7 @@ func (s *server) routes(t testing.TB, db *sqlite.DB) http.Handler {
 	s.token = token
 	api := web.New(web.Config{ // a publisher asks nothing of rollouts and enrolment
 		Rollouts: struct{ web.Rollouts }{}, Enrolment: struct{ web.Enrolment }{},
-		Store: db, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, OnlineKeys: online,
+		Store: db, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, OnlineKeys: func() []byte { return online },
 		Now: func() time.Time { return day0 }, Version: "test", Log: slog.New(slog.DiscardHandler),
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

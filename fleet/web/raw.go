@@ -17,7 +17,7 @@ func (a *api) rawRoutes() {
 	a.raw(http.MethodPut, "/v1/catalog/roles/{role}", fleet.RolePublisher, describe("put-role", "Publish the next signed version of a channel's role", "204", "", "role"), a.putRole)
 	a.raw(http.MethodPost, "/v1/catalog/roots", fleet.RolePublisher, describe("install-roots", "Install what a key ceremony made, once", "204", ""), a.installRoots)
 	a.raw(http.MethodPost, "/v1/catalog/amendments", fleet.RolePublisher, describe("amend-catalog", "Take in the next version of what key holders sign", "204", ""), a.amendCatalog)
-	a.raw(http.MethodGet, "/v1/keys/online", fleet.RoleViewer, describe("get-online-keys", "The server's public keys, for a key ceremony", "200", "application/json"), give("application/json", a.OnlineKeys))
+	a.raw(http.MethodGet, "/v1/keys/online", fleet.RoleViewer, describe("get-online-keys", "The server's public keys, for a key ceremony", "200", "application/json"), giveNow("application/json", a.OnlineKeys))
 	a.raw(http.MethodGet, "/v1/ca", public, describe("get-ca", "The certificates of the server's CAs, the issuing one first", "200", "application/x-pem-file"), giveNow("application/x-pem-file", func() []byte { return a.CA() }))
 	a.raw(http.MethodGet, "/healthz", public, describe("health", "Whether the server serves", "200", "text/plain"), give("text/plain", []byte("ok\n")))
 	a.raw(http.MethodGet, "/v1/rollouts/{id}/watch", fleet.RoleViewer, describe("watch-rollout", "The rollout as an event whenever it changed, until it has ended", "200", "text/event-stream", "id"), a.watch)

@@ -153,7 +153,7 @@ func newServer(t testing.TB) *server {
 			&telemetry.Ingest{Store: db, Wake: func() {}, Now: now, Log: log},
 		},
 		Alarms:     &alarm.Board{Store: db, Now: now, Log: log},
-		OnlineKeys: online, CA: ca.Cert,
+		OnlineKeys: func() []byte { return online }, CA: ca.Cert,
 		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
 		Retire: func(ctx context.Context, device string, a fleet.Audit) error {
 			return (&director.Service{Store: db, Key: shared.director, Now: now}).Retire(ctx, device, a)

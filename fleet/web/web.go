@@ -96,8 +96,8 @@ type Config struct {
 	Blobs     Blobs
 	Lockboxes Lockboxes
 	Alarms    Alarms
-	// OnlineKeys is the JSON of the server's public online keys.
-	OnlineKeys []byte
+	// OnlineKeys is the JSON of the server's public online keys, and of the next ones.
+	OnlineKeys func() []byte
 	// CA returns the certificates of the server's CAs in PEM.
 	CA func() []byte
 	// Waiting says what a rollout waits for.

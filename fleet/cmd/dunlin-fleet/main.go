@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	root.AddCommand(initCmd(), serveCmd(stderr), backupCmd(), restoreCmd(), caCmd(), nameCmd())
+	root.AddCommand(initCmd(), serveCmd(stderr), backupCmd(), restoreCmd(), caCmd(), nameCmd(), keysCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "flag", err.Error()) })
 	if err := root.ExecuteContext(ctx); err != nil {
 		printError(stderr, err)

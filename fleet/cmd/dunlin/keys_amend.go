@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -106,12 +107,22 @@ func (c *cli) actCmd(use, short, example string, k *keyFlags, args cobra.Positio
 func (c *cli) keysRotateCmd() *cobra.Command {
 	var k keyFlags
 	var ref string
-	cmd := c.actCmd("rotate root|release --dir DIR --holder NAME", "Give a holder a new key in place of one that they have",
-		"  dunlin keys rotate root --dir ceremony --holder ada", &k, cobra.ExactArgs(1), func(b *amend.Begin, args []string) (*amend.Amendment, error) {
-			return b.Rotate(k.holder, args[0], ref)
+	cmd := c.actCmd("rotate root|release|online --dir DIR [--holder NAME]", "Give a holder a new key in place of one that they have, or the server its next ones",
+		"  dunlin keys rotate root --dir ceremony --holder ada\n  dunlin-fleet keys rotate director    # on the server, then:\n  dunlin keys rotate online --dir ceremony", &k, cobra.ExactArgs(1), func(b *amend.Begin, args []string) (*amend.Amendment, error) {
+			if args[0] != "online" {
+				return b.Rotate(k.holder, args[0], ref)
+			}
+			client, err := c.publisher()
+			if err != nil {
+				return nil, err
+			}
+			next, err := amend.NextOnline(context.Background(), client)
+			if err != nil {
+				return nil, err
+			}
+			return b.Online(next)
 		})
 	cmd.Flags().StringVar(&k.holder, "holder", "", "whose key it is")
-	cmd.MarkFlagRequired("holder")
 	cmd.Flags().StringVar(&ref, "key", "", "key that a plug-in holds, as NAME://KEY; left out, one is made")
 	return cmd
 }

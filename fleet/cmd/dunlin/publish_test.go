@@ -56,7 +56,7 @@ func serve(t *testing.T) map[string]string {
 	}
 	log := slog.New(slog.DiscardHandler)
 	s := httptest.NewTLSServer(web.New(web.Config{
-		Rollouts: struct{ web.Rollouts }{}, Enrolment: struct{ web.Enrolment }{}, Store: db, Blobs: blobs, OnlineKeys: online,
+		Rollouts: struct{ web.Rollouts }{}, Enrolment: struct{ web.Enrolment }{}, Store: db, Blobs: blobs, OnlineKeys: func() []byte { return online },
 		Catalog: catalog.JSON{Service: &catalog.Service{Store: db, Blobs: blobs, Keys: keys, Director: director, Now: time.Now, Log: log}},
 		Now:     time.Now, Version: "test", Log: log,
 	}))
