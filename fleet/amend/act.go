@@ -74,6 +74,16 @@ type Begin struct {
 	State      *State
 	Passphrase publish.Passphrase
 	Now        time.Time
+
+	own func(where string) ([]byte, error) // makes a key; nil: as a file or in a plug-in
+}
+
+// ownKey makes the key of a place and returns its public half.
+func (b *Begin) ownKey(where string) ([]byte, error) {
+	if b.own != nil {
+		return b.own(where)
+	}
+	return publish.OwnKey(where, b.Passphrase)
 }
 
 // act makes an amendment of what change makes of the ceremony; fresh names files
@@ -222,10 +232,10 @@ func renewKey(h *publish.Holder, b *Begin, kind, ref string) (err error) {
 	switch kind {
 	case publish.KindRoot:
 		h.RootNo, h.RootRef = following(h.RootNo), ref
-		h.Root, err = publish.OwnKey(h.Where(b.Dir, kind), b.Passphrase)
+		h.Root, err = b.ownKey(h.Where(b.Dir, kind))
 	case publish.KindRelease:
 		h.ReleaseNo, h.ReleaseRef = following(h.ReleaseNo), ref
-		h.Release, err = publish.OwnKey(h.Where(b.Dir, kind), b.Passphrase)
+		h.Release, err = b.ownKey(h.Where(b.Dir, kind))
 	default:
 		err = refuse("keys.kind", "pass root or release", "a holder has no key of kind %q", kind)
 	}

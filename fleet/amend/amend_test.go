@@ -22,22 +22,14 @@ var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // begun is the folder of a ceremony of two of three that was installed, and what the
 // server has of it.
-func begun(t *testing.T) *Begin {
+func begun(t *testing.T) *play {
 	t.Helper()
-	dir := t.TempDir()
-	shape := &publish.Ceremony{Holders: 3, Threshold: 2, Joined: []publish.Holder{{Name: "ada"}, {Name: "ben"}, {Name: "cleo"}}}
-	if _, err := copyOf(shape, dir, now); err != nil {
+	shape := &publish.Ceremony{Format: 1, Holders: 3, Threshold: 2, Joined: []publish.Holder{{Name: "ada"}, {Name: "ben"}, {Name: "cleo"}}}
+	p, err := copyOf(shape, t.TempDir(), now)
+	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Begin{Dir: dir, Passphrase: plain, Now: now, State: &State{}}
-	for _, file := range files() {
-		text, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.State.put(file, text)
-	}
-	return b
+	return p
 }
 
 func code(err error) string {

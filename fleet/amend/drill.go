@@ -63,7 +63,28 @@ func Drill(dir, role string, now time.Time) (*Drilled, error) {
 	return d, nil
 }
 
-func plain(bool) ([]byte, error) { return []byte("a drill"), nil }
+// play is a copy of a ceremony whose keys are nowhere but in memory.
+type play struct {
+	*Begin
+	cer  *publish.Ceremony
+	keys map[string]*publish.Key // by place
+}
+
+func (p *play) make(where string) ([]byte, error) {
+	k, err := publish.FreshKey()
+	if err != nil {
+		return nil, err
+	}
+	p.keys[where] = k
+	return k.Public, nil
+}
+
+func (p *play) open(where string) (*publish.Key, error) {
+	if k := p.keys[where]; k != nil {
+		return k, nil
+	}
+	return nil, refuse("key.unknown", "none: this is a drill", "the key %s is lost", where)
+}
 
 // rehearse plays it once; the first holder is the one who loses the key.
 func rehearse(real *publish.Ceremony, role string, now time.Time, theft bool) (r Rehearse, err error) {
@@ -72,34 +93,25 @@ func rehearse(real *publish.Ceremony, role string, now time.Time, theft bool) (r
 		return r, err
 	}
 	defer os.RemoveAll(dir)
-	cer, err := copyOf(real, dir, now)
+	b, err := copyOf(real, dir, now)
 	if err != nil {
 		return r, err
 	}
+	cer := b.cer
 	victim := cer.Joined[0].Name
-	b := &Begin{Dir: dir, Passphrase: plain, Now: now, State: &State{}}
-	for _, file := range files() {
-		text, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			return r, err
-		}
-		b.State.put(file, text)
-	}
 	a, err := b.instead(cer, role)
 	if err != nil {
 		return r, err
 	}
 	if !theft && online[role] == "" { // it is gone; whoever stole it has a copy
-		if err := os.Remove(cer.Joined[0].Where(dir, role)); err != nil {
-			return r, err
-		}
+		delete(b.keys, cer.Joined[0].Where(dir, role))
 	}
 	if r.Thief, err = thief(cer, role); err != nil {
 		return r, err
 	}
 	for i := len(cer.Joined) - 1; i >= 0 && a.enough() != nil; i-- { // others first
 		name := cer.Joined[i].Name
-		if _, err := a.Sign(dir, name, plain); err != nil {
+		if _, err := a.sign(dir, name, b.open); err != nil {
 			return r, err
 		}
 		r.Signers = append(r.Signers, name)
@@ -151,32 +163,48 @@ func (b *Begin) instead(cer *publish.Ceremony, role string) (*Amendment, error) 
 	return b.Online(&next)
 }
 
-// copyOf makes a ceremony of the same shape with keys of its own, signed by all.
-func copyOf(real *publish.Ceremony, dir string, now time.Time) (*publish.Ceremony, error) {
-	online := &publish.Online{}
-	for _, k := range []*ed25519.PublicKey{&online.Snapshot, &online.Timestamp, &online.Director} {
+// copyOf makes a ceremony of the same shape with keys of its own, signed by all, in
+// dir.
+func copyOf(real *publish.Ceremony, dir string, now time.Time) (*play, error) {
+	cer := &publish.Ceremony{Format: real.Format, Holders: real.Holders, Threshold: real.Threshold, Practice: real.Practice, Drafted: now.UTC().Truncate(time.Second)}
+	p := &play{cer: cer, keys: map[string]*publish.Key{}}
+	p.Begin = &Begin{Dir: dir, State: &State{}, Now: now, own: p.make}
+	for _, k := range []*ed25519.PublicKey{&cer.Online.Snapshot, &cer.Online.Timestamp, &cer.Online.Director} {
 		var err error
 		if *k, _, err = ed25519.GenerateKey(rand.Reader); err != nil {
 			return nil, err
 		}
 	}
-	var cer *publish.Ceremony
-	for _, h := range real.Joined {
-		var err error
-		cer, err = publish.Join(publish.JoinConfig{
-			Dir: dir, Holder: h.Name, Holders: real.Holders, Threshold: real.Threshold, Practice: real.Practice,
-			Online: func() (*publish.Online, error) { return online, nil }, Passphrase: plain,
-		}, now)
+	for _, x := range real.Joined {
+		h, err := publish.Holder{Name: x.Name}, error(nil)
+		if h.Root, err = p.make(h.Where(dir, publish.KindRoot)); err != nil {
+			return nil, err
+		}
+		if h.Release, err = p.make(h.Where(dir, publish.KindRelease)); err != nil {
+			return nil, err
+		}
+		cer.Joined = append(cer.Joined, h)
+	}
+	list, err := cer.Drafts()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range list {
+		for i := range cer.Joined {
+			if err := publish.SignPaper(d.Paper, p.keys[cer.Joined[i].Where(dir, d.Kind)]); err != nil {
+				return nil, err
+			}
+		}
+		b, err := d.Paper.ToBytes(true)
 		if err != nil {
 			return nil, err
 		}
-	}
-	for _, h := range real.Joined {
-		if _, err := publish.Sign(dir, h.Name, plain); err != nil {
+		p.State.put(d.File, b)
+		if err := publish.ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
 			return nil, err
 		}
 	}
-	return cer, nil
+	return p, cer.Save(dir)
 }
 
 // thief says what one key of a kind allows alone, by the thresholds.

@@ -57,12 +57,16 @@ func (a *Amendment) Status() ([]Signed, error) {
 // those that they get, as far as they are in dir; it returns the files that were
 // changed.
 func (a *Amendment) Sign(dir, holder string, pass publish.Passphrase) ([]string, error) {
+	return a.sign(dir, holder, func(where string) (*publish.Key, error) { return publish.LoadKey(where, pass) })
+}
+
+func (a *Amendment) sign(dir, holder string, open func(where string) (*publish.Key, error)) ([]string, error) {
 	keys := map[string]*publish.Key{}
 	load := func(where string, want []byte) (*publish.Key, error) {
 		if k := keys[where]; k != nil {
 			return k, nil
 		}
-		k, err := publish.LoadKey(where, pass)
+		k, err := open(where)
 		if err != nil {
 			return nil, err
 		}

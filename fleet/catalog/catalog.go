@@ -43,7 +43,6 @@ const (
 type Store interface {
 	AllMetadata(ctx context.Context, repo, owner string) ([]fleet.MetaRow, error)
 	Roots(ctx context.Context, repo string) ([][]byte, error)
-	Releases(ctx context.Context, f fleet.ReleaseFilter) ([]*fleet.Release, error)
 	// RoleFloor is the least version of a role that is taken in; 0: any.
 	RoleFloor(ctx context.Context, role string) (int64, error)
 	// PutMetadata stores all rows and releases or nothing; ErrCatalogStale when

@@ -68,7 +68,7 @@ func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor st
 	if err := checkCustom(channel, old, md); err != nil {
 		return nil, err
 	}
-	releases, signers, err := s.newReleases(ctx, channel, old, md)
+	releases, signers, err := s.newReleases(channel, old, md)
 	if err != nil {
 		return nil, err
 	}
@@ -129,20 +129,16 @@ func ownCustom(channel string, md *metadata.Metadata[metadata.TargetsType]) (Rol
 
 // newReleases checks that every former target is unchanged and judges the others;
 // signers says whose model signatures were verified.
-func (s *Service) newReleases(ctx context.Context, channel string, old, md *metadata.Metadata[metadata.TargetsType]) (out []fleet.Release, signers []string, err error) {
+func (s *Service) newReleases(channel string, old, md *metadata.Metadata[metadata.TargetsType]) (out []fleet.Release, signers []string, err error) {
 	for path, t := range old.Signed.Targets {
 		n := md.Signed.Targets[path]
 		if n == nil || !n.Equal(*t) {
 			return nil, nil, fleet.ErrReleaseExists.With("%s was published and can neither change nor go", path)
 		}
 	}
-	highest := map[string]int64{}
-	known, err := s.Store.Releases(ctx, fleet.ReleaseFilter{Channel: channel})
+	highest, err := counters(old)
 	if err != nil {
 		return nil, nil, err
-	}
-	for _, r := range known {
-		highest[r.Model] = max(highest[r.Model], r.Counter)
 	}
 	for path, t := range md.Signed.Targets {
 		if old.Signed.Targets[path] != nil {
@@ -167,6 +163,19 @@ func (s *Service) newReleases(ctx context.Context, channel string, old, md *meta
 		highest[r.Model] = r.Counter
 	}
 	return out, signers, nil
+}
+
+// counters are the greatest of each model in a role.
+func counters(md *metadata.Metadata[metadata.TargetsType]) (map[string]int64, error) {
+	highest := map[string]int64{}
+	for path, t := range md.Signed.Targets {
+		var c bundle.Custom
+		if t.Custom == nil || json.Unmarshal(*t.Custom, &c) != nil {
+			return nil, fmt.Errorf("%s in the catalog says nothing of its release", path)
+		}
+		highest[c.Release.Model] = max(highest[c.Release.Model], c.Release.Counter)
+	}
+	return highest, nil
 }
 
 // judge opens the bundle behind a new target and compares it with what is signed.

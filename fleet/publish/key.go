@@ -71,6 +71,19 @@ func newKey(path string, pass Passphrase) (ed25519.PublicKey, error) {
 	return public, errors.Join(err, f.Sync(), f.Close())
 }
 
+// FreshKey makes an Ed25519 key that is nowhere but in memory: for rehearsals.
+func FreshKey() (*Key, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := signature.LoadED25519Signer(private)
+	if err != nil {
+		return nil, err
+	}
+	return keyOf(signer)
+}
+
 // LoadKey reads and decrypts a key file, or asks a plug-in for the key of a
 // reference like NAME://KEY; what the plug-in says to people goes to standard
 // error.
