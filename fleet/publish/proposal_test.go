@@ -53,7 +53,7 @@ func TestProposal(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCode(t, p.client.Complete(ctx, prop), "publish.threshold")
-	if rs, err := p.catalog.Store.Releases(ctx, fleet.ReleaseFilter{}); err != nil || len(rs) != 0 {
+	if rs, err := p.db.Releases(ctx, fleet.ReleaseFilter{}); err != nil || len(rs) != 0 {
 		t.Fatalf("published below the threshold: %v, %v", rs, err)
 	}
 	changes, err := prop.Changes(soon)
@@ -90,7 +90,7 @@ func TestProposal(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCode(t, p.client.Complete(ctx, prop), "catalog.stale")
-	if rs, err := p.catalog.Store.Releases(ctx, fleet.ReleaseFilter{}); err != nil || len(rs) != 1 {
+	if rs, err := p.db.Releases(ctx, fleet.ReleaseFilter{}); err != nil || len(rs) != 1 {
 		t.Errorf("%v, %v", rs, err)
 	}
 	late := p.proposed(t, "1.1.0", "alice")
@@ -271,7 +271,7 @@ func TestPromote(t *testing.T) {
 	if err := p.client.Complete(ctx, prop); err != nil {
 		t.Fatal(err)
 	}
-	rs, err := p.catalog.Store.Releases(ctx, fleet.ReleaseFilter{Channel: "production"})
+	rs, err := p.db.Releases(ctx, fleet.ReleaseFilter{Channel: "production"})
 	if err != nil || len(rs) != 1 || rs[0].Digest != dev.Digest {
 		t.Errorf("%v, %v", rs, err)
 	}

@@ -43,6 +43,7 @@ type server struct {
 	catalog  *catalog.Service
 	keys     catalog.Keys
 	director ed25519.PrivateKey
+	db       *sqlite.DB
 	blobs    *blob.Dir
 	http     *httptest.Server
 	ca       string
@@ -60,7 +61,7 @@ func newServer(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	s := &server{keys: catalog.Keys{Snapshot: freshKey(t), Timestamp: freshKey(t)}, director: freshKey(t)}
+	s := &server{db: db, keys: catalog.Keys{Snapshot: freshKey(t), Timestamp: freshKey(t)}, director: freshKey(t)}
 	if s.blobs, err = blob.Open(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +267,7 @@ func TestPublish(t *testing.T) {
 	if last := p.writes[len(p.writes)-1]; last != "PUT /v1/catalog/roles/production" {
 		t.Errorf("the last request was %s, not the signed role", last)
 	}
-	releases, err := p.catalog.Store.Releases(context.Background(), fleet.ReleaseFilter{Channel: "production"})
+	releases, err := p.db.Releases(context.Background(), fleet.ReleaseFilter{Channel: "production"})
 	if err != nil || len(releases) != 1 || releases[0].Digest != b.Digest {
 		t.Fatalf("%v, %v", releases, err)
 	}
