@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent"
+	"github.com/dunlin-edge/dunlin/testbed/clock"
 )
 
 // programs of the fleet, built once per test.
@@ -34,8 +36,10 @@ type fleet struct {
 	bin, root string
 	env       []string // of dunlin
 	server    *exec.Cmd
-	at        struct{ API, MQTT string }
-	devices   chan *device
+	// ahead is how far the clocks of the server and of dunlin are from now.
+	ahead   time.Duration
+	at      struct{ API, MQTT string }
+	devices chan *device
 }
 
 // device is one device's folder.
@@ -50,6 +54,23 @@ func (d *device) yaml() string { return filepath.Join(d.dir, "agent.yaml") }
 // newFleet brings everything to the moment before the update.
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
+	f, all := atRest(t, lanes, "")
+	for _, d := range all {
+		if out, err := exec.Command("cp", "-a", d.config.State, d.dir+"/before").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	f.rollout(t, all, "1.1.0")
+	for _, d := range all {
+		f.devices <- d
+	}
+	return f
+}
+
+// atRest makes a fleet whose devices have 1.0.0 for good and are off. Their
+// certificates live as long as life says, "" being the usual time.
+func atRest(t *testing.T, devices int, life string) (*fleet, []*device) {
+	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -62,20 +83,11 @@ func newFleet(t *testing.T) *fleet {
 			t.Fatalf("build %s: %v\n%s", p, err, out)
 		}
 	}
-	f.serve(t)
+	f.serve(t, life)
 	f.publish(t)
-	all := f.enrol(t)
+	all := f.enrol(t, devices)
 	f.rollout(t, all, "1.0.0")
-	for _, d := range all {
-		if out, err := exec.Command("cp", "-a", d.config.State, d.dir+"/before").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
-	f.rollout(t, all, "1.1.0")
-	for _, d := range all {
-		f.devices <- d
-	}
-	return f
+	return f, all
 }
 
 // rollout brings a release to all devices and stops them.
@@ -98,23 +110,43 @@ func (f *fleet) rollout(t *testing.T, all []*device, version string) {
 }
 
 // serve makes a server and starts it; it ends with the test.
-func (f *fleet) serve(t *testing.T) {
+func (f *fleet) serve(t *testing.T, life string) {
 	t.Helper()
 	dir := filepath.Join(f.root, "fleet")
 	out := f.dunlinFleet(t, "init", "--name", "localhost", "--dir", dir)
 	token := regexp.MustCompile(`dunlin_[^\s",]+`).FindString(out)
+	if life != "" {
+		if out, err := exec.Command("sed", "-i", "s/^device_life: .*/device_life: "+life+"/", filepath.Join(dir, "fleet.yaml")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
 	f.at.API, f.at.MQTT = "127.0.0.1:0", "127.0.0.1:0"
 	f.launch(t, dir)
 	t.Cleanup(func() {
-		f.server.Process.Signal(syscall.SIGTERM)
-		if err := f.server.Wait(); err != nil {
-			t.Errorf("server: %v", err)
-		}
+		f.halt(t)
 		if said, err := os.ReadFile(filepath.Join(f.root, "fleet.log")); t.Failed() {
 			t.Logf("the server's last words (%v): %s", err, said[max(0, len(said)-2000):])
 		}
 	})
 	f.env = append(os.Environ(), "DUNLIN_SERVER=https://"+f.at.API, "DUNLIN_TOKEN="+token, "DUNLIN_CA="+filepath.Join(dir, "ca.pem"), "DUNLIN_PASSPHRASE=a passphrase of the test")
+}
+
+// halt ends the server.
+func (f *fleet) halt(t *testing.T) {
+	t.Helper()
+	f.server.Process.Signal(syscall.SIGTERM)
+	if err := f.server.Wait(); err != nil {
+		t.Errorf("server: %v", err)
+	}
+}
+
+// begin starts a program of the fleet's side by its clock.
+func (f *fleet) begin(cmd *exec.Cmd) error {
+	if f.ahead == 0 {
+		return cmd.Start()
+	}
+	_, err := clock.Start(cmd, f.ahead, true)
+	return err
 }
 
 // launch starts a server at the addresses of f.at and waits until it serves.
@@ -128,7 +160,7 @@ func (f *fleet) launch(t *testing.T, dir string) {
 	}
 	defer log.Close()
 	f.server.Stdout, f.server.Stderr = log, log
-	if err := f.server.Start(); err != nil {
+	if err := f.begin(f.server); err != nil {
 		t.Fatal(err)
 	}
 	err = poll(t.Context(), func(context.Context) error {
@@ -156,7 +188,7 @@ func (f *fleet) publish(t *testing.T) {
 		f.dunlin(t, "model", "publish", folder, "--channel", "dev", "--key", filepath.Join(keys, "keys", "eve-release.pem"))
 	}
 	out := filepath.Join(f.root, "runtime")
-	f.dunlin(t, "model", "pack", "--runtime", filepath.Join(repository, "build/runtime/litert-2.3.0", runtime.GOARCH, "libLiteRt.so"), "--version", "2.3.0", "--out", out)
+	f.dunlin(t, "model", "pack", "--runtime", filepath.Join(repository, "build/runtime/litert-2.3.0", runtime.GOARCH, "libLiteRt.so"), "--version", "2.3.0", "--unsigned", "--out", out)
 	sign(out)
 	demands := regexp.MustCompile(`(?m)^(probation|budgets):.*\n`)
 	for _, version := range []string{"1.0.0", "1.1.0"} {
@@ -174,21 +206,22 @@ func (f *fleet) publish(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := filepath.Join(f.root, "bundles", version)
-		f.dunlin(t, "model", "pack", from, "--out", out)
+		f.dunlin(t, "model", "pack", from, "--unsigned", "--out", out)
 		sign(out)
 	}
 }
 
-// enrol gives each lane a device of its own.
-func (f *fleet) enrol(t *testing.T) []*device {
+// enrol gives so many devices their identities.
+func (f *fleet) enrol(t *testing.T, devices int) []*device {
 	t.Helper()
-	token := regexp.MustCompile(`dunlin1\.[^\s",]+`).FindString(f.dunlin(t, "device", "token", "--max", fmt.Sprint(lanes), "--channel", "dev", "-o", "json"))
+	token := regexp.MustCompile(`dunlin1\.[^\s",]+`).FindString(f.dunlin(t, "device", "token", "--max", fmt.Sprint(devices), "--channel", "dev", "-o", "json"))
 	var all []*device
-	for i := range lanes {
+	for i := range devices {
 		d := &device{name: fmt.Sprintf("meter-%d", i+1)}
 		d.dir = filepath.Join(f.root, d.name)
 		d.config = agent.Defaults()
 		d.config.State, d.config.Run, d.config.Listen = d.dir+"/state", d.dir+"/run", ""
+		d.config.Class = d.name // one does not wait for the first success of another
 		d.config.Worker = filepath.Join(f.bin, "dunlin-infer")
 		d.config.ReconnectMin, d.config.ReconnectMax = 50*time.Millisecond, time.Second
 		d.local = agent.NewLocal(d.config)
@@ -220,11 +253,16 @@ func (f *fleet) command(t *testing.T, name string, args []string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(f.bin, name), args...)
 	cmd.Env = f.env
-	out, err := cmd.CombinedOutput()
+	out := &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = out, out
+	err := f.begin(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return out.String()
 }
 
 // start runs the agent until stop, which tells how it ended.
