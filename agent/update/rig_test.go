@@ -29,10 +29,15 @@ type repo struct {
 	wish    trust.Wish
 	fetched int
 	fail    error // of the next download
+	deny    error // of refreshes
 	kept    map[string]bool
 }
 
-func (r *repo) Refresh(context.Context) (trust.Wish, error) { return r.Wish(), nil }
+func (r *repo) Refresh(context.Context) (trust.Wish, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wish, r.deny
+}
 
 func (r *repo) Wish() trust.Wish {
 	r.mu.Lock()
