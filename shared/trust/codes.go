@@ -36,10 +36,10 @@ type Meaning struct {
 // codes has every code. Each refusal is of harm or of a mistake,
 // and a device cannot tell which: the next step finds out.
 var codes = []Meaning{
-	{CodeSignature, "metadata that the threshold of its keys did not sign", "ask who changed it: 'dunlin keys status' shows who signs what; a key that is stolen is replaced with 'dunlin keys replace'"},
+	{CodeSignature, "metadata that the threshold of its keys did not sign", "ask who changed it: 'dunlin keys status' shows who signs what; a key that is stolen is taken away with 'dunlin keys revoke'"},
 	{CodeUnknownKey, "a role with a key of a type that this agent does not know", "update the agent before keys of this type are used, or sign the role with keys that it knows"},
 	{CodeRollback, "metadata older than what this device has seen", "if the server was restored, restore it with 'dunlin-fleet restore', which raises its versions; else somebody replays old files"},
-	{CodeRootGap, "a root whose predecessor is missing", "serve every root since the first: 'dunlin keys install' uploads them all"},
+	{CodeRootGap, "a root whose predecessor is missing", "serve every root since the first; 'dunlin keys check' tells whether they are all there"},
 	{CodeFreeze, "metadata that has expired: newer is withheld, or nobody signed it anew", "look at 'dunlin keys status' for what is due; if all is fresh there, somebody between server and device holds it back"},
 	{CodeMixAndMatch, "files that do not belong together", "refresh again; if it stays, look at the server's storage and at who can write to it"},
 	{CodeMalformed, "bytes that are no metadata, or metadata that may not be so", "look at who made it: Dunlin's own tools do not"},
