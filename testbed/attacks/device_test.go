@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -98,6 +100,18 @@ func networkRows() []group {
 		{name: "alters a byte of a model", code: trust.CodeBlob, run: func(t *testing.T, w *world) { w.blob(t, len(model), trust.CodeBlob, flipped) }},
 		{name: "sends less of a model than there is", code: trust.CodeBlob, run: func(t *testing.T, w *world) { w.blob(t, len(model), trust.CodeBlob, []byte(model[:3])) }},
 		{name: "sends more of a model than there is", code: trust.CodeTooLarge, run: func(t *testing.T, w *world) { w.blob(t, len(model), trust.CodeTooLarge, append([]byte(model), 0)) }},
+		{name: "makes a device lose its stored metadata and repeats older files", code: trust.CodeRollback, run: func(t *testing.T, w *world) {
+			d := w.device(t)
+			d.believes(honest(w.later))
+			for path := range d.disk() {
+				if filepath.Base(path) != "1.root.json" && filepath.Dir(path) != filepath.Join(d.dir, "trust") {
+					must(t, os.Remove(path))
+				}
+			}
+			d.open()
+			d.refuses(honest(w.early), trust.CodeRollback)
+			d.believes(honest(w.last))
+		}},
 		{name: "damages, empties or removes any stored file of a device", holds: "the device fetches it again; no floor and no version falls", test: "shared/trust TestDamageNeverLowersAnything"},
 		{name: "cuts the power at any instant of a refresh", holds: "the old wish or the new one, whole", test: "shared/trust TestEveryMissingSyncIsFound"},
 	}}}

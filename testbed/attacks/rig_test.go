@@ -212,10 +212,16 @@ func (w *world) device(t *testing.T) *device {
 	t.Helper()
 	d := &device{t: t, dir: t.TempDir(), now: start}
 	must(t, trust.Install(durable.OS{}, filepath.Join(d.dir, "trust"), [][]byte{w.ceremony.CatalogRoot}, [][]byte{w.ceremony.DirectorRoot}))
+	d.open()
+	return d
+}
+
+// open reads the device's disk, as after a restart.
+func (d *device) open() {
+	d.t.Helper()
 	var err error
 	d.Client, err = trust.Open(trust.Config{FS: durable.OS{}, Dir: filepath.Join(d.dir, "trust"), Blobs: filepath.Join(d.dir, "blobs"), Device: "meter-1", Channel: channel, Now: func() time.Time { return d.now }})
-	must(t, err)
-	return d
+	must(d.t, err)
 }
 
 // believes has the device take in what must be believed.
