@@ -110,6 +110,11 @@ func networkRows() []group {
 			}
 			d.open()
 			d.refuses(honest(w.early), trust.CodeRollback)
+			f := w.forge(t, w.last) // the generation alone would not stop these
+			for _, role := range []string{"timestamp", "snapshot", "targets", channel} {
+				f.swap("catalog/"+role, w.early)
+			}
+			d.refuses(sends(f.Send()), trust.CodeRollback)
 			d.believes(honest(w.last))
 		}},
 		{name: "damages, empties or removes any stored file of a device", holds: "the device fetches it again; no floor and no version falls", test: "shared/trust TestDamageNeverLowersAnything"},
