@@ -141,16 +141,40 @@ func Read(path, dir string) (*Amendment, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sameHolders(own, &a.New) && !equal(own, &a.Old) {
-		return a, a.verify() // somebody who joins: their folder knows no roots yet
+	joins, err := a.joinedBy(own, dir)
+	if err != nil {
+		return nil, err
 	}
-	if !equal(own, &a.Old) {
+	if joins {
+		return a, a.verify()
+	}
+	// A folder whose update was cut off knows the new ceremony already.
+	if !equal(own, &a.Old) && !equal(own, &a.New) {
 		return nil, refuse("amendment.other", "take ceremony.json and both roots from the folder of who installed the last amendment, or ask who made this one", "the amendment begins with another ceremony than the one in %s", dir)
 	}
 	if err := a.trusted(dir); err != nil {
 		return nil, err
 	}
 	return a, a.verify()
+}
+
+// joinedBy tells whether dir is that of people whom a practice fleet is handed over
+// to: their own ceremony was never signed, so there are no roots yet that it trusts.
+// Whoever has roots is told nothing by others about what came before.
+func (a *Amendment) joinedBy(own *publish.Ceremony, dir string) (bool, error) {
+	if !a.Old.Practice || own.Practice || len(own.Editions) > 0 || !sameHolders(own, &a.New) {
+		return false, nil
+	}
+	_, list, err := publish.Status(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range list {
+		if len(s.By) > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // sameHolders compares whose keys two ceremonies name.
@@ -198,6 +222,11 @@ func (a *Amendment) verify() error {
 	want, err := a.derive()
 	if err != nil {
 		return err
+	}
+	for file, p := range want {
+		if e := a.New.Edition(file); !e.Drafted.Equal(a.Made) {
+			return suspect("%s counts its life from %s, not from when it was made", p.file, e.Drafted.Format(time.DateOnly))
+		}
 	}
 	for _, file := range slices.Sorted(maps.Keys(a.Next.Roles)) {
 		if !fleet.ValidChannel(file) {

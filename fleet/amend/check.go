@@ -33,9 +33,11 @@ type Keys struct {
 
 // CheckedAct is one amendment of the history.
 type CheckedAct struct {
-	Act   string    `json:"act"`
-	Made  time.Time `json:"made"`
-	Files []Signed  `json:"files"`
+	Act  string    `json:"act"`
+	Made time.Time `json:"made"`
+	// Changes follow from the files; Act is only what somebody wrote.
+	Changes []string `json:"changes"`
+	Files   []Signed `json:"files"`
 }
 
 // FileSum is one of the newest files.
@@ -77,8 +79,15 @@ func Check(dir string) (*Checked, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.Acts = append(r.Acts, CheckedAct{a.Act, a.Made, list})
+		changes, err := a.Changes()
+		if err != nil {
+			return nil, err
+		}
+		r.Acts = append(r.Acts, CheckedAct{a.Act, a.Made, changes, list})
 		last = a
+	}
+	if last == nil && len(cer.Editions) > 0 {
+		return nil, suspect("the history is gone")
 	}
 	if last != nil && !equal(&last.New, cer) {
 		return nil, suspect("%s is not what the history ends with", publish.CeremonyFile)
@@ -89,6 +98,9 @@ func Check(dir string) (*Checked, error) {
 // follows wants an amendment to begin where the one before it ended.
 func (a *Amendment) follows(last *Amendment) error {
 	if last == nil {
+		if len(a.Old.Editions) > 0 {
+			return suspect("it begins after others that the history does not hold")
+		}
 		return nil
 	}
 	if !equal(&last.New, &a.Old) {
@@ -167,6 +179,9 @@ func (r *Checked) Text() string {
 	}
 	for i, a := range r.Acts {
 		fmt.Fprintf(w, "\n%d. %s, %s\n", i+1, a.Act, a.Made.Format(time.RFC3339))
+		for _, c := range a.Changes {
+			fmt.Fprintf(w, "   %s\n", c)
+		}
 		for _, s := range a.Files {
 			fmt.Fprintf(w, "   %s\tby %s keys\t%d of %d: %s\n", s.File, s.Keys, len(s.By), s.Threshold, strings.Join(s.By, ", "))
 		}

@@ -1,6 +1,7 @@
 package amend
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,9 +14,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
+
+// clockSlack is how far the clocks of holders' machines may be apart.
+const clockSlack = 24 * time.Hour
 
 // Signed is how far one threshold of one file has come.
 type Signed struct {
@@ -56,7 +62,10 @@ func (a *Amendment) Status() ([]Signed, error) {
 // Sign adds a holder's signatures to every file, with the keys that they had and
 // those that they get, as far as they are in dir; it returns the files that were
 // changed.
-func (a *Amendment) Sign(dir, holder string, pass publish.Passphrase) ([]string, error) {
+func (a *Amendment) Sign(dir, holder string, pass publish.Passphrase, now time.Time) ([]string, error) {
+	if a.Made.After(now.Add(clockSlack)) {
+		return nil, suspect("it was made on %s, which has not come yet; if it has, set this machine's clock", a.Made.Format(time.DateOnly))
+	}
 	return a.sign(dir, holder, func(where string) (*publish.Key, error) { return publish.LoadKey(where, pass) })
 }
 
@@ -155,10 +164,71 @@ func Install(ctx context.Context, c *publish.Client, dir string) (*Amendment, er
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Do(ctx, http.MethodPost, "/v1/catalog/amendments", b); err != nil {
+	_, err = c.Do(ctx, http.MethodPost, "/v1/catalog/amendments", b)
+	if coded := (*fleet.Error)(nil); errors.As(err, &coded) && coded.Code == fleet.ErrCatalogStale.Code {
+		// Cut off behind the server's answer, and somebody has published since.
+		state, fetchErr := Fetch(ctx, c)
+		if fetchErr != nil {
+			return nil, fetchErr
+		}
+		if there, thereErr := a.there(state); thereErr != nil {
+			return nil, thereErr
+		} else if there {
+			err = nil
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	return a, a.settle(dir)
+}
+
+// there tells whether a server has everything of the amendment, or what was
+// published on top of it.
+func (a *Amendment) there(state *State) (bool, error) {
+	for _, p := range a.papers {
+		want, have := a.Next.get(p.file), state.get(p.file)
+		if bytes.Equal(want, have) {
+			continue
+		}
+		if p.quorums[0].kind == publish.KindRoot || p.file == publish.TargetsFile {
+			return false, nil // nobody but an amendment changes these
+		}
+		ours, err := publish.Parse[metadata.TargetsType](p.file, want)
+		if err != nil {
+			return false, err
+		}
+		theirs, err := publish.Parse[metadata.TargetsType](p.file, have)
+		if err != nil {
+			return false, err
+		}
+		mine, err := floorsOf(ours)
+		if err != nil {
+			return false, err
+		}
+		its, err := floorsOf(theirs)
+		if err != nil || theirs.Signed.Version <= ours.Signed.Version {
+			return false, err
+		}
+		for model, floor := range mine {
+			if its[model] < floor {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+func floorsOf(md *metadata.Metadata[metadata.TargetsType]) (map[string]int64, error) {
+	var custom struct {
+		Floors map[string]int64 `json:"floors"`
+	}
+	b, err := json.Marshal(md.Signed.UnrecognizedFields["custom"])
+	if err != nil {
+		return nil, err
+	}
+	err = json.Unmarshal(b, &custom)
+	return custom.Floors, err
 }
 
 // settle makes the folder hold what the server has now: the files, then the
@@ -199,7 +269,7 @@ func (a *Amendment) number(dir string) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if have, err := parse(b); err == nil && have.Made.Equal(a.Made) && have.Act == a.Act {
+		if have, err := parse(b); err == nil && equal(&have.Old, &a.Old) && equal(&have.New, &a.New) {
 			return n, nil
 		}
 	}

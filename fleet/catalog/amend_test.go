@@ -130,6 +130,19 @@ func TestAmendRefuses(t *testing.T) {
 			c.root = other.CatalogRoot()
 			c.root.Signed.Version = 2
 		}},
+		"another server's keys, while next ones are ready": {fleet.ErrCatalogRefused, func(c *change) {
+			c.ready()
+			other := *c.Publishers
+			other.Online = catalogtest.NewOnline()
+			c.root, c.dir = other.CatalogRoot(), other.DirectorRoot()
+			c.root.Signed.Version, c.dir.Signed.Version = 2, 2
+		}},
+		"one root with the next keys, one without": {fleet.ErrCatalogRefused, func(c *change) {
+			next := *c.Publishers
+			next.Online = c.ready()
+			c.root = next.CatalogRoot()
+			c.root.Signed.Version = 2
+		}},
 		"another director": {fleet.ErrCatalogRefused, func(c *change) {
 			other := *c.Publishers
 			other.Online = catalogtest.NewOnline()
@@ -164,6 +177,46 @@ func TestAmendRefuses(t *testing.T) {
 			}
 			r.refuses(x.want, func() error { return r.Amend(t.Context(), a, "eve") })
 		})
+	}
+}
+
+// ready makes next keys of the server.
+func (c *change) ready() catalogtest.Online {
+	o := catalogtest.NewOnline()
+	c.r.Next = func() (*catalog.Online, error) {
+		return &catalog.Online{Keys: o.Keys, Director: o.Director.Public().(ed25519.PublicKey)}, nil
+	}
+	return o
+}
+
+// TestNextKeys names the server's next keys in both roots: it signs with them from
+// then on.
+func TestNextKeys(t *testing.T) {
+	r := installed(t)
+	c := r.change()
+	next := *c.Publishers
+	next.Online = c.ready()
+	var took *catalog.Online
+	r.Took = func(o *catalog.Online) error { took = o; return nil }
+	c.root, c.dir = next.CatalogRoot(), next.DirectorRoot()
+	c.root.Signed.Version, c.dir.Signed.Version = 2, 2
+	now, err := r.Next()
+	must(t, err)
+	if named, err := r.Named(t.Context(), now); err != nil || named {
+		t.Error("named before the amendment", err)
+	}
+	must(t, r.Amend(t.Context(), c.made(), "anna"))
+	if named, err := r.Named(t.Context(), now); err != nil || !named || took == nil || !took.Director.Equal(now.Director) {
+		t.Errorf("named %v, took %v, %v", named, took, err)
+	}
+	rows, err := r.Metadata(t.Context())
+	must(t, err)
+	for _, m := range rows {
+		if m.Role == metadata.TIMESTAMP {
+			ts, err := metadata.Timestamp().FromBytes(m.Bytes)
+			must(t, err)
+			must(t, c.root.VerifyDelegate(metadata.TIMESTAMP, ts))
+		}
 	}
 }
 

@@ -109,7 +109,7 @@ func (s *server) tookKeys(c *catalog.Online) error {
 	if err != nil {
 		return err
 	}
-	if o == nil || !publicOf(o.director).Equal(c.Director) {
+	if o == nil || !publicOf(o.director).Equal(c.Director) || !o.catalog.Snapshot.Equal(c.Snapshot) || !o.catalog.Timestamp.Equal(c.Timestamp) {
 		return fleet.ErrServerKeys.With("%s changed while it was put into use: restart the server", nextFile)
 	}
 	s.director.Use(o.director)

@@ -1,6 +1,13 @@
 package publish
 
-import "time"
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/dunlin-edge/dunlin/fleet"
+)
 
 // Signed is how far the signing of one file has come.
 type Signed struct {
@@ -31,7 +38,32 @@ func Status(dir string) (*Ceremony, []Signed, error) {
 			return nil, nil, err
 		}
 	}
-	return c, list, nil
+	if len(c.Editions) > 0 {
+		list, err = c.amended(dir, list)
+	}
+	return c, list, err
+}
+
+// amended adds the roles of the channels as the folder has them, which is since the
+// last amendment that signed them: what was published after it is the server's.
+func (c *Ceremony) amended(dir string, list []Signed) ([]Signed, error) {
+	for _, ch := range fleet.Channels {
+		file := ch + ".json"
+		b, err := ReadBounded(filepath.Join(dir, file), maxPaper)
+		if err != nil {
+			return nil, err
+		}
+		md, err := Parse[metadata.TargetsType](file, b)
+		if err != nil {
+			return nil, err
+		}
+		s, err := c.signed(Draft{file, KindRelease, c.ChannelThreshold(ch), md.Signed.Expires, md})
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }
 
 func (c *Ceremony) signed(d Draft) (Signed, error) {

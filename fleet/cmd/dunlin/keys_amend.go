@@ -42,7 +42,7 @@ func (c *cli) begin(cmd *cobra.Command, k *keyFlags) (*amend.Begin, error) {
 func (c *cli) begun(k *keyFlags, a *amend.Amendment, pass publish.Passphrase) error {
 	path := filepath.Join(k.dir, amend.File)
 	if k.holder != "" {
-		if _, err := a.Sign(k.dir, k.holder, pass); err != nil {
+		if _, err := a.Sign(k.dir, k.holder, pass, time.Now()); err != nil {
 			return err
 		}
 		if err := a.Write(path); err != nil {
@@ -53,10 +53,11 @@ func (c *cli) begun(k *keyFlags, a *amend.Amendment, pass publish.Passphrase) er
 }
 
 type amendmentView struct {
-	Act   string         `json:"act"`
-	Made  time.Time      `json:"made"`
-	Files []amend.Signed `json:"files"`
-	Ready bool           `json:"ready"`
+	Act     string         `json:"act"`
+	Made    time.Time      `json:"made"`
+	Changes []string       `json:"changes"`
+	Files   []amend.Signed `json:"files"`
+	Ready   bool           `json:"ready"`
 }
 
 func (c *cli) printAmendment(dir string, a *amend.Amendment) error {
@@ -64,12 +65,19 @@ func (c *cli) printAmendment(dir string, a *amend.Amendment) error {
 	if err != nil {
 		return err
 	}
-	v := amendmentView{a.Act, a.Made, list, true}
+	changes, err := a.Changes()
+	if err != nil {
+		return err
+	}
+	v := amendmentView{a.Act, a.Made, changes, list, true}
 	for _, s := range list {
 		v.Ready = v.Ready && s.Missing == 0
 	}
 	return c.print(v, func(w io.Writer) {
 		fmt.Fprintf(w, "%s\n", a.Act)
+		for _, line := range changes {
+			fmt.Fprintf(w, "  %s\n", line)
+		}
 		printSigned(w, list)
 		if v.Ready {
 			fmt.Fprintf(w, "next: dunlin keys install --dir %s\n", dir)
@@ -205,7 +213,7 @@ func (c *cli) signAmendment(k *keyFlags, path string) error {
 	if err != nil {
 		return err
 	}
-	files, err := a.Sign(k.dir, k.holder, c.passphrase(k.passphraseFile, k.holder))
+	files, err := a.Sign(k.dir, k.holder, c.passphrase(k.passphraseFile, k.holder), time.Now())
 	if err != nil {
 		return err
 	}
