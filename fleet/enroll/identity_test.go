@@ -254,6 +254,9 @@ func TestCopyOfARenewedKey(t *testing.T) {
 	if _, err := r.Came(t.Context(), "meter-1", spki); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.Renew(t.Context(), m.asks(next)); !errors.Is(err, fleet.ErrRenewRefused) || len(copied) != 0 {
+		t.Errorf("a request that was long under way: %v, %v", err, copied)
+	}
 	q := m.asks(newKey(t, elliptic.P256()))
 	m.signs(q, stranger.key, newKey(t, elliptic.P256()))
 	if _, err := r.Renew(t.Context(), q); err == nil || len(copied) != 0 {

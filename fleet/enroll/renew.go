@@ -101,7 +101,7 @@ func (s *Service) renewing(ctx context.Context, r *wire.RenewRequest) (*fleet.De
 	}
 	switch {
 	case !ecdsa.VerifyASN1(current, proof[:], r.Old):
-		s.former(ctx, d, proof[:], r.Old)
+		s.former(ctx, d, proof[:], r)
 		return nil, nil, fleet.ErrRenewRefused
 	case d.Status != fleet.DeviceActive:
 		return nil, nil, fleet.ErrDeviceRevoked
@@ -112,9 +112,10 @@ func (s *Service) renewing(ctx context.Context, r *wire.RenewRequest) (*fleet.De
 }
 
 // former looks whether it is a key that the device has renewed which asks. The device
-// itself never does that: it came with the key after it before. A copy of it does.
-func (s *Service) former(ctx context.Context, d *fleet.Device, proof, signature []byte) {
-	if s.Copied == nil || d.Status != fleet.DeviceActive {
+// itself never does that for another key than the one that it came with since: that
+// is a request which was long under way. A copy of it does.
+func (s *Service) former(ctx context.Context, d *fleet.Device, proof []byte, r *wire.RenewRequest) {
+	if s.Copied == nil || d.Status != fleet.DeviceActive || bytes.Equal(r.PublicKey, d.PublicKey) {
 		return
 	}
 	fs, err := s.Store.Formers(ctx, d.ID)
@@ -123,7 +124,7 @@ func (s *Service) former(ctx context.Context, d *fleet.Device, proof, signature 
 	}
 	for _, f := range fs[:min(len(fs), maxFormers)] {
 		key, err := parseKey(f.PublicKey)
-		if err == nil && f.How == fleet.EndedRenewed && ecdsa.VerifyASN1(key, proof, signature) {
+		if err == nil && f.How == fleet.EndedRenewed && ecdsa.VerifyASN1(key, proof, r.Old) {
 			s.Copied(ctx, d.ID, "the key "+fleet.Fingerprint(f.PublicKey)+", which the device has renewed, asks for a certificate")
 			return
 		}

@@ -15,7 +15,7 @@ import (
 // another process may serve it, and returns its schema number. The copy is
 // checked.
 func Backup(ctx context.Context, from, into string) (schema int64, err error) {
-	db, err := sql.Open("sqlite", "file:"+from+"?_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", uri(from)+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		return 0, fmt.Errorf("back up database: %w", err)
 	}
@@ -29,7 +29,7 @@ func Backup(ctx context.Context, from, into string) (schema int64, err error) {
 // Check looks at every page of a database that nobody uses and returns its schema
 // number. The file is not changed.
 func Check(ctx context.Context, file string) (schema int64, err error) {
-	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&immutable=1")
+	db, err := sql.Open("sqlite", uri(file)+"?mode=ro&immutable=1")
 	if err != nil {
 		return 0, fmt.Errorf("check database: %w", err)
 	}
@@ -64,7 +64,7 @@ func Schema() int64 {
 // Blobs lists the digests that the releases of a database name, with repeats.
 // Nobody uses the file.
 func Blobs(ctx context.Context, file string) ([]string, error) {
-	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&immutable=1")
+	db, err := sql.Open("sqlite", uri(file)+"?mode=ro&immutable=1")
 	if err != nil {
 		return nil, fmt.Errorf("list blobs: %w", err)
 	}
@@ -79,7 +79,7 @@ func Blobs(ctx context.Context, file string) ([]string, error) {
 // OpenReader opens a database for reading only, as it is, while another process
 // may serve it.
 func OpenReader(ctx context.Context, file string) (*DB, error) {
-	r, err := sql.Open("sqlite", "file:"+file+"?mode=rw&_pragma=busy_timeout(10000)&_pragma=query_only(1)")
+	r, err := sql.Open("sqlite", uri(file)+"?mode=rw&_pragma=busy_timeout(10000)&_pragma=query_only(1)")
 	if err == nil {
 		err = r.PingContext(ctx)
 	}

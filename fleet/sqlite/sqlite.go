@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -30,10 +31,13 @@ type DB struct {
 	r *sql.DB
 }
 
+// uri is a path as SQLite reads it: a '#' or a '?' in it is part of the name.
+func uri(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
+
 // Open opens or makes the database file and brings it to the newest schema.
 func Open(ctx context.Context, path string) (*DB, error) {
 	const pragmas = "?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_pragma=journal_mode(WAL)&_txlock=immediate&_pragma=synchronous("
-	w, err := sql.Open("sqlite", "file:"+path+pragmas+"FULL)")
+	w, err := sql.Open("sqlite", uri(path)+pragmas+"FULL)")
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
@@ -42,7 +46,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		w.Close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	r, err := sql.Open("sqlite", "file:"+path+pragmas+"NORMAL)&_pragma=query_only(1)")
+	r, err := sql.Open("sqlite", uri(path)+pragmas+"NORMAL)&_pragma=query_only(1)")
 	if err != nil {
 		w.Close()
 		return nil, fmt.Errorf("open database: %w", err)

@@ -27,7 +27,7 @@ var (
 
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, dir string) storetest.Store {
-		db, err := Open(context.Background(), filepath.Join(dir, "fleet.db"))
+		db, err := Open(context.Background(), filepath.Join(dir, "fleet #1?.db")) // a name is a name
 		if err != nil {
 			t.Fatal(err)
 		}
