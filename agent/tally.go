@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -48,15 +49,17 @@ func (e told) attrs() map[string]string {
 // and told as one with their number: once an hour, when metadata is believed again
 // for the first time in an hour, and at the end.
 type tally struct {
-	mu   sync.Mutex
-	runs map[tallyKey]*tallyRun
+	mu    sync.Mutex
+	taken uint64 // events so far: their order when the clock does not tell
+	runs  map[tallyKey]*tallyRun
 }
 
 type tallyKey struct{ typ, model, path, code string }
 
 // tallyRun is what happened of a kind since it was last told.
 type tallyRun struct {
-	since, last time.Time
+	since time.Time
+	last  uint64 // event that was counted
 	told
 }
 
@@ -69,9 +72,10 @@ func (t *tally) take(e update.Event, now time.Time) []told {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.taken++
 	key := tallyKey{e.Type, e.Model, e.Path, e.Code}
 	if run := t.runs[key]; run != nil {
-		run.Event, run.last = e, now
+		run.Event, run.last = e, t.taken
 		run.times++
 		return nil
 	}
@@ -112,7 +116,7 @@ func (t *tally) counted(now time.Time, age time.Duration) (out []told) {
 			runs = append(runs, run)
 		}
 	}
-	slices.SortFunc(runs, func(a, b *tallyRun) int { return a.last.Compare(b.last) })
+	slices.SortFunc(runs, func(a, b *tallyRun) int { return cmp.Compare(a.last, b.last) })
 	for _, run := range runs {
 		out = append(out, run.told)
 		*run = tallyRun{since: now}
