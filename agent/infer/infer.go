@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 	"github.com/dunlin-edge/dunlin/agent/observe"
@@ -41,6 +42,7 @@ type Config struct {
 	CacheMin int64
 	Class    string // hardware class, for budgets
 	Threads  int
+	Workers  int // processes of a model, 0: 1
 	Monitor  *observe.Monitor
 	Log      *slog.Logger
 }
@@ -54,6 +56,9 @@ type Server struct {
 	closed bool
 
 	fallback atomic.Bool // a worker was started without the launcher
+
+	look    time.Duration            // how often a worker's memory is looked at
+	private func(pid int) (kb int64) // its memory
 }
 
 // Posture says which protective layers surround the workers.
@@ -73,7 +78,8 @@ func New(c Config) *Server {
 	if c.CacheMin == 0 {
 		c.CacheMin = 1 << 20
 	}
-	return &Server{c: c, models: map[string]*line{}}
+	c.Workers = max(c.Workers, 1)
+	return &Server{c: c, models: map[string]*line{}, look: 30 * time.Second, private: privateKB}
 }
 
 // Errors of requests.
@@ -92,7 +98,7 @@ var (
 // has run once before the first request reaches it, requests under way finish on
 // the old one. After an error the old slot still serves.
 func (s *Server) Activate(ctx context.Context, slot Slot) error {
-	w, err := s.spawn(ctx, slot, false)
+	w, err := s.spawn(ctx, slot, false, newPool(s.c.Workers))
 	if err != nil {
 		return err
 	}
@@ -121,7 +127,7 @@ func (s *Server) take(n *served) (old *served, err error) {
 		s.models[n.slot.Key.Model] = l
 	}
 	old, l.active = l.active, n
-	go n.supervise() // retire waits for it
+	n.begin() // retire waits for it
 	return old, nil
 }
 
@@ -174,8 +180,7 @@ func (s *Server) Ready(model string) bool {
 	if l == nil {
 		return false
 	}
-	w, _ := l.active.worker()
-	return w != nil
+	return l.active.alive()
 }
 
 // enter takes a place among the model's requests.
@@ -241,8 +246,10 @@ func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]
 // Status is one served model.
 type Status struct {
 	Model     string
-	PID       int // 0 while there is no worker
-	Restarts  int
+	PID       int    // 0 while there is no worker
+	PIDs      []int  // of all its workers
+	Restarts  int    // after deaths
+	Recycled  int    // because they leaked
 	Answered  uint64 // requests, since the slot serves
 	LastWords string // of the last worker that died
 }

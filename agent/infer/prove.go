@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/frame"
@@ -39,7 +37,7 @@ type Proof struct {
 // memory and start against the budgets. A *Refusal says that it is not fit; any
 // other error that nothing could be said.
 func (s *Server) Prove(ctx context.Context, slot Slot) (*Proof, error) {
-	w, err := s.spawn(ctx, slot, true)
+	w, err := s.spawn(ctx, slot, true, newPool(1))
 	var d *Death
 	switch {
 	case errors.As(err, &d):
@@ -67,11 +65,13 @@ func (s *Server) Prove(ctx context.Context, slot Slot) (*Proof, error) {
 
 func deathCode(d *Death) string {
 	switch d.Reason {
-	case "signal", "crash":
+	case reasonSignal, reasonCrash, reasonOutput:
 		return "crash"
-	case "out_of_memory":
+	case reasonIllegal:
+		return "illegal_instruction"
+	case reasonMemory:
 		return "memory"
-	case "deadline":
+	case reasonDeadline:
 		return "hang"
 	}
 	return "start"
@@ -302,19 +302,4 @@ func (p *Proof) within(b bundle.Budget) error {
 		return &Refusal{"prove.start", fmt.Sprintf("the first result takes %d ms, the budget is %d ms", p.Start.Milliseconds(), b.StartMS)}
 	}
 	return nil
-}
-
-// peakKB is the highest resident memory of a process, 0 when it cannot be told.
-func peakKB(pid int) int64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, _ := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
-			return n
-		}
-	}
-	return 0
 }

@@ -10,122 +10,172 @@ import (
 	"time"
 )
 
-// served is a slot with its worker, which is replaced when it dies. Only supervise
-// starts, replaces and ends workers.
+// served is a slot with its workers, which are replaced when they die or leak. Each
+// worker has a seat, and only the seat's goroutine starts, replaces and ends it.
 type served struct {
 	s        *Server
 	slot     Slot
 	requests sync.WaitGroup // under way
 	answered atomic.Uint64
+	pool     *pool
 	leaving  chan struct{} // closed when another slot has taken over
-	stop     chan struct{} // closed when the last request is done
-	finished chan struct{} // closed when supervise has returned
+	stop     context.CancelFunc
+	seats    sync.WaitGroup
 
 	mu       sync.Mutex
-	w        *worker       // nil while there is none
-	changed  chan struct{} // closed when w changes
+	workers  []*worker // by seat; nil while there is none
 	restarts int
+	recycled int
 	words    string
 }
 
 // errLeft tells that a request found no worker and another slot has taken over.
 var errLeft = errors.New("the slot serves no more")
 
-func (s *Server) newServed(slot Slot, w *worker) *served {
-	return &served{
-		s: s, slot: slot, w: w, changed: make(chan struct{}),
-		leaving: make(chan struct{}), stop: make(chan struct{}), finished: make(chan struct{}),
+func (s *Server) newServed(slot Slot, first *worker) *served {
+	v := &served{s: s, slot: slot, pool: first.pool, leaving: make(chan struct{}), workers: make([]*worker, s.c.Workers)}
+	v.workers[0] = first
+	return v
+}
+
+// begin takes care of every seat until retire.
+func (v *served) begin() {
+	ctx, stop := context.WithCancel(context.Background())
+	v.stop = stop
+	for seat, w := range v.workers {
+		v.seats.Go(func() { v.attend(ctx, seat, w) })
 	}
 }
 
-func (v *served) set(w *worker) {
-	v.mu.Lock()
-	v.w = w
-	close(v.changed)
-	v.changed = make(chan struct{})
-	v.mu.Unlock()
-}
+// alive tells whether a worker lives.
+func (v *served) alive() bool { return v.status().PID != 0 }
 
-func (v *served) worker() (*worker, chan struct{}) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.w, v.changed
-}
-
-// status is PID zero while there is no worker.
+// status has PID zero while there is no worker.
 func (v *served) status() Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	st := Status{Model: v.slot.Key.Model, Restarts: v.restarts, LastWords: v.words, Answered: v.answered.Load()}
-	if v.w != nil {
-		st.PID = v.w.cmd.Process.Pid
+	st := Status{Model: v.slot.Key.Model, Restarts: v.restarts, Recycled: v.recycled, LastWords: v.words, Answered: v.answered.Load()}
+	for _, w := range v.workers {
+		if w != nil {
+			st.PIDs = append(st.PIDs, w.cmd.Process.Pid)
+		}
+	}
+	if len(st.PIDs) > 0 {
+		st.PID = st.PIDs[0]
 	}
 	return st
 }
 
+func (v *served) sit(seat int, w *worker) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.workers[seat] = w
+}
+
 const (
 	restartMin = 50 * time.Millisecond // the pause before a worker that died is replaced
-	restartMax = 30 * time.Second      // its bound when workers keep dying
+	restartMax = 30 * time.Second      // its bound when workers die without having done anything
 	lived      = time.Minute           // after which a death is a new story
+	worked     = 20                    // answers after which it is one as well
 )
 
-// supervise replaces the worker until the slot is told to stop.
-func (v *served) supervise() {
-	defer close(v.finished)
-	pause := restartMin
-	for w, _ := v.worker(); w != nil; w = v.replace(&pause) {
-		select {
-		case <-v.stop:
+// attend keeps a worker in the seat until ctx ends. w is nil for a seat that has
+// none yet.
+func (v *served) attend(ctx context.Context, seat int, w *worker) {
+	var pause time.Duration
+	for {
+		if w == nil {
+			if w = v.start(ctx, &pause); w == nil {
+				return
+			}
+			v.sit(seat, w)
+		}
+		switch v.watch(ctx, w) {
+		case ended:
 			w.stop()
 			return
-		case <-w.dead:
+		case died:
+			v.mourn(seat, w)
+			if w.answered.Load() >= worked || time.Since(w.born) > lived || pause == 0 {
+				pause = restartMin
+			}
+			w = nil
+		case leaks:
+			w = v.recycle(ctx, seat, w)
 		}
-		v.mourn(w)
-		if time.Since(w.born) > lived {
-			pause = restartMin
+	}
+}
+
+// fate is why the watch over a worker ended.
+type fate int
+
+const (
+	ended fate = iota // the slot is to stop
+	died
+	leaks
+)
+
+// watch returns when a worker needs something. One that carries state is not
+// replaced for its memory alone: its state would be lost.
+func (v *served) watch(ctx context.Context, w *worker) fate {
+	tick := time.NewTicker(v.s.look)
+	defer tick.Stop()
+	l := newLeak(w.limitMB)
+	for {
+		select {
+		case <-ctx.Done():
+			return ended
+		case <-w.dead:
+			return died
+		case <-tick.C:
+			if kb := v.s.private(w.cmd.Process.Pid); l.grew(kb) && !v.slot.Contract.Carries() {
+				v.s.c.Log.Warn("worker leaks", "model", v.slot.Key.Model, "version", v.slot.Version, "kb", kb, "began_kb", l.base)
+				return leaks
+			}
 		}
 	}
 }
 
 // mourn takes a dead worker out of service.
-func (v *served) mourn(w *worker) {
+func (v *served) mourn(seat int, w *worker) {
+	w.release()
 	v.mu.Lock()
+	v.workers[seat] = nil
 	v.restarts++
 	v.words = w.death.Error()
 	v.mu.Unlock()
-	v.set(nil)
-	w.unmap()
 	v.s.c.Monitor.Crashed(v.slot.Key)
 	v.s.c.Log.Warn("worker died", "model", v.slot.Key.Model, "version", v.slot.Version, "reason", w.death.Reason, "words", w.death.Words)
 }
 
-// replace starts another worker after a jittered pause, as often as it takes. It
-// returns nil when the slot is to stop.
-func (v *served) replace(pause *time.Duration) *worker {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	ended := make(chan struct{})
-	defer func() { cancel(); <-ended }()
-	go func() {
-		defer close(ended)
-		select {
-		case <-v.stop:
-			cancel()
-		case <-ctx.Done():
+// recycle replaces a worker that leaks, without a moment in which none serves. If
+// no other starts, the old one stays.
+func (v *served) recycle(ctx context.Context, seat int, old *worker) *worker {
+	w, err := v.s.spawn(ctx, v.slot, false, v.pool)
+	if err != nil {
+		if ctx.Err() == nil {
+			v.s.c.Log.Warn("worker does not start", "model", v.slot.Key.Model, "err", err)
 		}
-	}()
+		return old
+	}
+	v.mu.Lock()
+	v.workers[seat] = w
+	v.recycled++
+	v.mu.Unlock()
+	old.stop()
+	return w
+}
+
+// start starts a worker after a jittered pause, as often as it takes. It returns
+// nil when ctx ends.
+func (v *served) start(ctx context.Context, pause *time.Duration) *worker {
 	for {
-		timer := time.NewTimer(*pause/2 + rand.N(*pause))
-		*pause = min(2**pause, restartMax)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, *pause/2+rand.N(*pause+1)) {
 			return nil
-		case <-timer.C:
 		}
-		w, err := v.s.spawn(ctx, v.slot, false)
+		*pause = min(max(2**pause, restartMin), restartMax)
+		w, err := v.s.spawn(ctx, v.slot, false, v.pool)
 		if err == nil {
-			v.set(w)
 			return w
 		}
 		if ctx.Err() == nil {
@@ -134,30 +184,47 @@ func (v *served) replace(pause *time.Duration) *worker {
 	}
 }
 
-// retire ends the worker after the requests under way. Those that wait for a
+// sleep returns false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}
+
+// retire ends the workers after the requests under way. Those that wait for a
 // worker go to the slot that has taken over.
 func (v *served) retire() {
 	close(v.leaving)
 	v.requests.Wait()
-	close(v.stop)
-	<-v.finished
+	v.stop()
+	v.seats.Wait()
 }
 
-// run waits for a worker and runs it. The wait is bounded by ctx.
+// run waits for a frame and runs on it. The wait is bounded by ctx.
 func (v *served) run(ctx context.Context, inputs [][]byte) (result, error) {
 	for {
-		w, changed := v.worker()
-		if w != nil {
-			select {
-			case <-w.dead: // not yet replaced
-			default:
-				return w.run(ctx, inputs)
-			}
-		}
 		select {
-		case <-changed:
+		case t := <-v.pool.free:
+			if t.enter() {
+				defer t.leave()
+				return t.run(inputs)
+			}
 		case <-v.leaving:
-			return result{}, errLeft
+			// Who has taken over answers, unless a worker of ours is free.
+			select {
+			case t := <-v.pool.free:
+				if t.enter() {
+					defer t.leave()
+					return t.run(inputs)
+				}
+			default:
+				return result{}, errLeft
+			}
 		case <-ctx.Done():
 			return result{}, ctx.Err()
 		}
@@ -165,15 +232,24 @@ func (v *served) run(ctx context.Context, inputs [][]byte) (result, error) {
 }
 
 // try runs a request, once more when its worker died under it, unless the model
-// carries state.
+// carries state. A worker that somebody else has ended does not count: no request
+// can be the reason.
 func (v *served) try(ctx context.Context, inputs [][]byte) (result, error) {
-	r, err := v.run(ctx, inputs)
-	var dead *Death
-	if !errors.As(err, &dead) || ctx.Err() != nil {
-		return r, err
+	for again := false; ; {
+		r, err := v.run(ctx, inputs)
+		var dead *Death
+		if !errors.As(err, &dead) || ctx.Err() != nil {
+			return r, err
+		}
+		if errors.Is(err, errUnsent) {
+			continue
+		}
+		if v.slot.Contract.Carries() {
+			return r, fmt.Errorf("%w: %w", ErrReset, err)
+		}
+		if again && !dead.blameless() {
+			return r, err
+		}
+		again = again || !dead.blameless()
 	}
-	if v.slot.Contract.Carries() {
-		return r, fmt.Errorf("%w: %w", ErrReset, err)
-	}
-	return v.run(ctx, inputs)
 }

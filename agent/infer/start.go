@@ -22,40 +22,39 @@ import (
 // spawn starts a worker for a slot and returns when it has run once. With build
 // set, it may write the cache of packed weights. A cache that keeps the worker
 // from starting is dropped: it only saves time.
-func (s *Server) spawn(ctx context.Context, slot Slot, build bool) (*worker, error) {
+func (s *Server) spawn(ctx context.Context, slot Slot, build bool, p *pool) (*worker, error) {
 	cache := s.cache(slot, build)
 	if cache != nil {
 		defer cache.Close()
 	}
-	w, err := s.launch(ctx, slot, cache)
+	w, err := s.launch(ctx, slot, cache, p)
 	var d *Death
 	if cache != nil && errors.As(err, &d) && ctx.Err() == nil {
 		s.c.Log.Warn("packed weights are dropped", "model", slot.Key.Model, "err", err)
 		s.dropCache(s.cachePath(slot))
-		return s.launch(ctx, slot, nil)
+		return s.launch(ctx, slot, nil, p)
 	}
 	return w, err
 }
 
-func (s *Server) launch(ctx context.Context, slot Slot, cache *os.File) (*worker, error) {
+func (s *Server) launch(ctx context.Context, slot Slot, cache *os.File, p *pool) (*worker, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	w, err := s.exec(slot, cache)
 	if err != nil {
 		return nil, err
 	}
+	w.pool = p
 	if err := w.handshake(ctx); err != nil {
-		d := &Death{Reason: "start", Detail: err.Error()}
+		d := &Death{Reason: reasonStart, Detail: err.Error()}
 		if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			d = &Death{Reason: "deadline", Detail: fmt.Sprintf("it did not come to its first result within %v", startTimeout)}
+			d = &Death{Reason: reasonDeadline, Detail: fmt.Sprintf("it did not come to its first result within %v", startTimeout)}
 		}
 		if !errors.Is(err, errEnded) {
 			w.kill(d)
 		}
 		<-w.dead
-		if w.mem != nil {
-			unix.Munmap(w.mem)
-		}
+		w.release()
 		return nil, w.death
 	}
 	w.started = time.Since(w.born)
@@ -67,35 +66,19 @@ var errEnded = errors.New("it ended while it was starting")
 
 // exec starts the process with its descriptors.
 func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	w := &worker{born: time.Now(), words: &tail{}, oom: oomKills(), dead: make(chan struct{})}
+	theirs, size, err := w.open(filepath.Join(slot.Dir, filepath.FromSlash(slot.Contract.File)))
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "control")
-	defer theirs.Close()
-	conn, err := unixConn(pair[0])
-	if err != nil {
-		return nil, fmt.Errorf("start worker: %w", err)
-	}
-	model, err := os.Open(filepath.Join(slot.Dir, filepath.FromSlash(slot.Contract.File)))
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("start worker: %w", err)
-	}
-	defer model.Close()
-	st, err := model.Stat()
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("start worker: %w", err)
-	}
-	args := []string{"-lib", slot.Library, "-threads", fmt.Sprint(s.c.Threads)}
-	files := []*os.File{theirs, model}
+	defer closeAll(theirs)
+	args, files := []string{"-lib", slot.Library, "-threads", fmt.Sprint(s.c.Threads)}, theirs
 	if cache != nil {
 		args, files = append(args, "-cache"), append(files, cache)
 	}
 	b := slot.Contract.BudgetFor(s.c.Class)
-	w := &worker{born: time.Now(), conn: conn, timeout: timeoutOf(b), words: &tail{}, dead: make(chan struct{}), waiting: map[uint64]chan frame.Message{}, free: make(chan int, frame.Frames)}
-	limits := sandbox.Limits{DataMB: dataLimit(b, st.Size()), Files: workerFiles}
+	w.timeout, w.limitMB = timeoutOf(b), dataLimit(b, size)
+	limits := sandbox.Limits{DataMB: w.limitMB, Files: workerFiles}
 	start := func(name string, args ...string) error {
 		w.cmd = exec.Command(name, args...)
 		w.cmd.ExtraFiles, w.cmd.Stderr = files, w.words
@@ -112,11 +95,44 @@ func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
 		}
 	}
 	if err != nil {
-		conn.Close()
+		w.conn.Close()
+		w.lanes.close()
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	go w.wait()
 	return w, nil
+}
+
+// open makes the descriptors of a worker: it keeps ours and returns the process's,
+// in their order, with the size of the model.
+func (w *worker) open(file string) (theirs []*os.File, size int64, err error) {
+	model, err := os.Open(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := model.Stat()
+	if err != nil {
+		model.Close()
+		return nil, 0, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		model.Close()
+		return nil, 0, err
+	}
+	theirs = []*os.File{os.NewFile(uintptr(pair[1]), "control"), model}
+	if w.conn, err = unixConn(pair[0]); err != nil {
+		closeAll(theirs)
+		return nil, 0, err
+	}
+	lanes, ends, err := newLanes()
+	if err != nil {
+		closeAll(theirs)
+		w.conn.Close()
+		return nil, 0, err
+	}
+	w.lanes = lanes
+	return append(theirs, ends...), st.Size(), nil
 }
 
 // limit bounds a worker from outside, or ends it.
@@ -182,9 +198,9 @@ func (w *worker) handshake(ctx context.Context) error {
 		return ctx.Err()
 	}
 	for f := range frame.Frames {
-		w.free <- f
+		w.pool.free <- ticket{w, f}
 	}
-	go w.read()
+	go w.listen()
 	return nil
 }
 

@@ -1,9 +1,11 @@
 // Command dunlin-infer is the worker: one process, one runtime, one model. The
 // agent starts it through its sandbox with descriptors instead of paths:
 //
-//	3  control socket, SEQPACKET; its end is the end of the worker
-//	4  model file, mapped read-only
-//	5  file of packed weights, when -cache is given
+//	3    control socket, SEQPACKET; its end is the end of the worker
+//	4    model file, mapped read-only
+//	5    pipe of requests
+//	6 7  pipes of answers, one for each frame
+//	8    file of packed weights, when -cache is given
 //
 // It runs the model on frames that the agent lays out, see agent/infer/frame.
 package main
@@ -23,19 +25,13 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/infer/litert"
 )
 
-const (
-	controlFD = 3
-	modelFD   = 4
-	cacheFD   = 5
-)
-
 // heartbeat is the pause between two signs of life.
 const heartbeat = 5 * time.Second
 
 func main() {
 	lib := flag.String("lib", "", "the runtime's library")
 	threads := flag.Int("threads", 1, "threads of the runtime")
-	cache := flag.Bool("cache", false, "descriptor 5 is a file of packed weights")
+	cache := flag.Bool("cache", false, "the last descriptor is a file of packed weights")
 	flag.Parse()
 	// The model runs on this thread.
 	runtime.LockOSThread()
@@ -54,8 +50,7 @@ type worker struct {
 	cache   bool
 }
 
-// run loads, tells the tensors, maps the frames, runs once and then serves until
-// the agent closes the socket.
+// run loads, tells the tensors, maps the frames, runs once and then serves.
 func (w *worker) run() error {
 	began := time.Now()
 	go beat()
@@ -67,13 +62,13 @@ func (w *worker) run() error {
 	if err != nil {
 		return err
 	}
-	model, err := env.LoadModelFile(os.NewFile(modelFD, "model"))
+	model, err := env.LoadModelFile(os.NewFile(frame.ModelFD, "model"))
 	if err != nil {
 		return err
 	}
 	o := litert.Options{Threads: w.threads}
 	if w.cache {
-		o.CacheFD = cacheFD
+		o.CacheFD = frame.CacheFD
 	}
 	c, err := env.Compile(model, o)
 	if err != nil {
@@ -167,7 +162,7 @@ func memory(c *litert.Compiled, m *frame.Model) ([]*litert.Set, error) {
 // receive waits for the Memory message with its descriptor.
 func receive() (int, error) {
 	b, oob := make([]byte, frame.Size), make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := unix.Recvmsg(controlFD, b, oob, unix.MSG_CMSG_CLOEXEC)
+	n, oobn, _, _, err := unix.Recvmsg(frame.ControlFD, b, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return 0, fmt.Errorf("receive frames: %w", err)
 	}
@@ -187,7 +182,7 @@ func receive() (int, error) {
 }
 
 func send(m frame.Message, text []byte) error {
-	_, err := unix.Write(controlFD, append(m.Encode(), text...))
+	_, err := unix.Write(frame.ControlFD, append(m.Encode(), text...))
 	return err
 }
 
@@ -201,17 +196,17 @@ func beat() {
 	}
 }
 
-// serve runs one request after the other.
+// serve runs one request after the other until the agent closes the pipe.
 func serve(c *litert.Compiled, sets []*litert.Set) error {
 	in := make([]byte, frame.Size)
 	var out [frame.Size]byte
 	for {
-		n, err := unix.Read(controlFD, in)
+		n, err := unix.Read(frame.RequestFD, in)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || n == 0 {
-			return nil // the agent has closed the socket
+			return nil
 		}
 		m, _, err := frame.Decode(in[:n])
 		if err != nil || m.Kind != frame.Run || int(m.Frame) >= len(sets) {
@@ -225,7 +220,7 @@ func serve(c *litert.Compiled, sets []*litert.Set) error {
 		}
 		r.Micros = uint64(time.Since(began).Microseconds())
 		r.Put(&out)
-		if _, err := unix.Write(controlFD, out[:]); err != nil {
+		if _, err := unix.Write(frame.AnswerFD+int(m.Frame), out[:]); err != nil {
 			return nil
 		}
 	}

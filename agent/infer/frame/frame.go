@@ -1,7 +1,9 @@
-// Package frame is what agent and worker share: messages of 32 bytes on a
-// SEQPACKET socket, and tensor frames in memory that both have mapped. The agent
-// owns the memory and believes nothing that the worker writes but the tensors
-// themselves, at the places that the agent laid out.
+// Package frame is what agent and worker share: messages of 32 bytes, and tensor
+// frames in memory that both have mapped. A SEQPACKET socket carries the start and
+// signs of life; runs go over pipes, one to the worker and one back for each frame,
+// so that who asked reads its own answer. The agent owns the memory and believes
+// nothing that the worker writes but the tensors themselves, at the places that
+// the agent laid out.
 package frame
 
 import (
@@ -98,6 +100,15 @@ type Model struct {
 
 // Frames is how many frames a worker has: one can be filled while the other runs.
 const Frames = 2
+
+// Descriptors of a worker.
+const (
+	ControlFD = 3 // socket; its end is the end of the worker
+	ModelFD   = 4
+	RequestFD = 5 // pipe of Run
+	AnswerFD  = 6 // pipe of Done for frame 0; those of the others follow
+	CacheFD   = AnswerFD + Frames
+)
 
 const page = 4096
 
