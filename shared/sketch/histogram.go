@@ -46,16 +46,31 @@ func (h *Histogram) Add(v float64) {
 	case v > h.Hi:
 		h.Over = sum(h.Over, 1)
 	case h.Valid():
-		i := int((v - h.Lo) / (h.Hi - h.Lo) * float64(len(h.Bins)))
-		i = min(i, len(h.Bins)-1)
+		i := h.index(v) - 1
 		h.Bins[i] = sum(h.Bins[i], 1)
 	}
+}
+
+// Fits says whether o has the same bins.
+func (h *Histogram) Fits(o *Histogram) bool {
+	return h.Lo == o.Lo && h.Hi == o.Hi && len(h.Bins) == len(o.Bins)
+}
+
+// index is where Counts has a number: 0 under, then the bins, then over.
+func (h *Histogram) index(v float64) int {
+	switch {
+	case v < h.Lo:
+		return 0
+	case v > h.Hi:
+		return len(h.Bins) + 1
+	}
+	return 1 + min(int((v-h.Lo)/(h.Hi-h.Lo)*float64(len(h.Bins))), len(h.Bins)-1)
 }
 
 // Merge adds o to h. It returns ErrShape, and changes nothing, if their bins
 // differ.
 func (h *Histogram) Merge(o Histogram) error {
-	if h.Lo != o.Lo || h.Hi != o.Hi || len(h.Bins) != len(o.Bins) {
+	if !h.Fits(&o) {
 		return ErrShape
 	}
 	for i, n := range o.Bins {
@@ -96,6 +111,23 @@ func (h *Histogram) Mean() float64 {
 		s += float64(c) * (h.Lo + (float64(i)+0.5)*width)
 	}
 	return s / float64(n)
+}
+
+// SD is the standard deviation of the finite values as far as bins can tell, with
+// the same reading as Mean.
+func (h *Histogram) SD() float64 {
+	n := h.Total()
+	if n == 0 || !h.Valid() {
+		return 0
+	}
+	mean, width, s := h.Mean(), (h.Hi-h.Lo)/float64(len(h.Bins)), 0.0
+	add := func(v float64, n uint64) { s += float64(n) * (v - mean) * (v - mean) }
+	add(h.Lo, h.Under)
+	add(h.Hi, h.Over)
+	for i, c := range h.Bins {
+		add(h.Lo+(float64(i)+0.5)*width, c)
+	}
+	return math.Sqrt(s / float64(n))
 }
 
 // MergeCounts returns the sum of two lists of counts, of the longer one's length.
