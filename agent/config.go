@@ -32,6 +32,9 @@ type Config struct {
 	SharedMemory bool `yaml:"shared_memory"`
 	// Threads of each worker, 1 to 64.
 	Threads int `yaml:"threads"`
+	// Workers of each model, 1 to 16: one with many threads answers a request
+	// sooner, many with one thread answer more of them.
+	Workers int `yaml:"workers"`
 	// QueueMB bounds each of the three queues on disk.
 	QueueMB int `yaml:"queue_mb"`
 	// ReconnectMin and ReconnectMax bound the jittered pause before the device
@@ -56,7 +59,7 @@ const DefaultConfigPath = "/etc/dunlin/agent.yaml"
 func Defaults() Config {
 	return Config{
 		State: "/var/lib/dunlin", Run: "/run/dunlin", Worker: "/usr/lib/dunlin/dunlin-infer",
-		Listen: "127.0.0.1:8000", Threads: 1, QueueMB: 64,
+		Listen: "127.0.0.1:8000", Threads: 1, Workers: 1, QueueMB: 64,
 		ReconnectMin: time.Second, ReconnectMax: 300 * time.Second, USB: "/media/dunlin", Log: "info",
 	}
 }
@@ -99,6 +102,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("configuration: run %q: an absolute path is wanted", c.Run)
 	case c.USB != "" && !filepath.IsAbs(c.USB):
 		return fmt.Errorf("configuration: usb %q: an absolute path is wanted", c.USB)
+	case c.Workers < 1 || c.Workers > 16:
+		return fmt.Errorf("configuration: workers %d: 1 to 16 wanted", c.Workers)
 	case c.Threads < 1 || c.Threads > 64:
 		return fmt.Errorf("configuration: threads %d: 1 to 64 wanted", c.Threads)
 	case c.QueueMB < 1 || c.QueueMB > 4096:

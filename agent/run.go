@@ -46,6 +46,7 @@ type Agent struct {
 	queues *queue.Set
 	trust  *trust.Client
 	infer  *infer.Server
+	loops  chan infer.Slot // slots whose workers crash again and again
 	watch  *observe.Monitor
 	update *update.Engine
 	link   *link.Link
@@ -82,6 +83,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	g.Go(func() error { return a.update.Run(ctx) })
 	g.Go(func() error { return a.link.Run(ctx) })
 	g.Go(func() error { return a.report.run(ctx) })
+	g.Go(func() error { return a.condemn(ctx) })
 	g.Go(func() error { return a.renew.Run(ctx) })
 	g.Go(func() error { return a.moves.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, agentSocket, localHandler(a, c)) })
@@ -164,10 +166,11 @@ func (a *Agent) openInference(fsys durable.FS, now func() time.Time) error {
 	if err != nil {
 		return err
 	}
-	a.watch = observe.NewMonitor(now)
+	a.watch, a.loops = observe.NewMonitor(now), make(chan infer.Slot, 16)
 	a.infer = infer.New(infer.Config{
 		FS: fsys, Launcher: self, Worker: a.c.Worker, CacheDir: filepath.Join(a.c.State, "cache"), Class: a.c.Facts()["class"],
-		Threads: a.c.Threads, Monitor: a.watch, Log: a.log.With("part", "infer"),
+		Threads: a.c.Threads, Workers: a.c.Workers, Monitor: a.watch, Looping: a.looping,
+		Log: a.log.With("part", "infer"),
 	})
 	return nil
 }

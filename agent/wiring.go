@@ -89,6 +89,34 @@ func (p *prover) expect(c *update.Candidate) observe.Expect {
 	return e
 }
 
+// looping hands a slot over to condemn.
+func (a *Agent) looping(s infer.Slot, last *infer.Death) {
+	a.log.Error("crash loop", "model", s.Key.Model, "version", s.Version, "last", last)
+	select {
+	case a.loops <- s:
+	default: // more slots than anybody serves: they wait already
+	}
+}
+
+// condemn sends models whose workers crash again and again back to what served
+// before, however long ago they were committed.
+func (a *Agent) condemn(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case s := <-a.loops:
+			why := update.Refusal{Code: "rollback.crash_loop", Reason: "its worker died five times within ten minutes"}
+			err := a.update.Condemn(ctx, s.Key.Model, s.Key.Bundle, why)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			a.log.Warn("crash loop without a way back", "model", s.Key.Model, "err", err)
+			a.report.Happened(update.Event{Type: "serve.crash_loop", Model: s.Key.Model, Path: s.Key.Path, Code: why.Code, Detail: why.Reason + ", and " + err.Error(), Next: "roll out a release that works here, or look at 'dunlin-agent status' for the worker's last words"})
+		}
+	}
+}
+
 // counted is a queue whose acknowledgements are believed only as far as this
 // device has said something.
 type counted struct {

@@ -44,7 +44,10 @@ type Config struct {
 	Threads  int
 	Workers  int // processes of a model, 0: 1
 	Monitor  *observe.Monitor
-	Log      *slog.Logger
+	// Looping is called, when it is set, in a goroutine of the slot, once for a slot
+	// whose workers crash again and again; it must not wait for the slot to end.
+	Looping func(slot Slot, last *Death)
+	Log     *slog.Logger
 }
 
 // Server routes requests to the workers of active slots.

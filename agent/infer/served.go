@@ -27,6 +27,7 @@ type served struct {
 	restarts int
 	recycled int
 	words    string
+	loop     loop
 }
 
 // errLeft tells that a request found no worker and another slot has taken over.
@@ -136,6 +137,16 @@ func (v *served) watch(ctx context.Context, w *worker) fate {
 	}
 }
 
+// blame counts a death, or a start that did not succeed, against the slot.
+func (v *served) blame(d *Death) {
+	v.mu.Lock()
+	looping := !d.blameless() && v.loop.death(time.Now())
+	v.mu.Unlock()
+	if looping && v.s.c.Looping != nil {
+		v.s.c.Looping(v.slot, d)
+	}
+}
+
 // mourn takes a dead worker out of service.
 func (v *served) mourn(seat int, w *worker) {
 	w.release()
@@ -145,7 +156,8 @@ func (v *served) mourn(seat int, w *worker) {
 	v.words = w.death.Error()
 	v.mu.Unlock()
 	v.s.c.Monitor.Crashed(v.slot.Key)
-	v.s.c.Log.Warn("worker died", "model", v.slot.Key.Model, "version", v.slot.Version, "reason", w.death.Reason, "words", w.death.Words)
+	v.s.c.Log.Warn("worker died", "model", v.slot.Key.Model, "version", v.slot.Version, "reason", w.death.Reason, "err", w.death)
+	v.blame(w.death)
 }
 
 // recycle replaces a worker that leaks, without a moment in which none serves. If
@@ -180,6 +192,10 @@ func (v *served) start(ctx context.Context, pause *time.Duration) *worker {
 		}
 		if ctx.Err() == nil {
 			v.s.c.Log.Warn("worker does not start", "model", v.slot.Key.Model, "err", err)
+			var d *Death
+			if errors.As(err, &d) {
+				v.blame(d)
+			}
 		}
 	}
 }

@@ -80,8 +80,9 @@ func (j *journey) probation(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errByHand) {
-				return &Refusal{"rollback.by_hand", "somebody at the device asked to go back"}
+			var r *reversal
+			if errors.As(context.Cause(ctx), &r) && r.means(&j.Target) {
+				return &r.Refusal
 			}
 			return ctx.Err()
 		case <-tick.C:

@@ -19,13 +19,13 @@ type model struct {
 	log  *slog.Logger
 	wake chan struct{}
 
-	mu      sync.Mutex
-	wanted  *target
-	leftOut bool                    // the newest wish does not name the model
-	dark    *Refusal                // why the active slot answers nothing
-	byHand  []chan error            // rollbacks asked for
-	cancel  context.CancelCauseFunc // of the journey under way
-	current *target                 // of the journey under way
+	mu        sync.Mutex
+	wanted    *target
+	leftOut   bool                    // the newest wish does not name the model
+	dark      *Refusal                // why the active slot answers nothing
+	reversals []*reversal             // asked for
+	cancel    context.CancelCauseFunc // of the journey under way
+	current   *target                 // of the journey under way
 }
 
 func newModel(e *Engine, name string) *model {
@@ -196,7 +196,7 @@ func (m *model) resume() {
 
 func (m *model) journey(jr journal) *journey { return &journey{e: m.e, journal: jr, log: m.log} }
 
-// next does what is due: rollbacks by hand first, then the journey under way,
+// next does what is due: reversals first, then the journey under way,
 // then the wish.
 func (m *model) next(ctx context.Context) error {
 	err := m.due(ctx)
@@ -207,7 +207,7 @@ func (m *model) next(ctx context.Context) error {
 }
 
 func (m *model) due(ctx context.Context) error {
-	if err := m.rollbackByHand(ctx); err != nil {
+	if err := m.reverse(ctx); err != nil {
 		return err
 	}
 	jr, under, err := m.e.journals.Get(m.name)
@@ -294,28 +294,40 @@ func (m *model) decide(t *target) (decision, error) {
 	return decide(t, s.Slot(s.Active), &past), nil
 }
 
-// ErrNoWayBack is returned by Rollback when there is no previous slot.
+// ErrNoWayBack is returned when there is no previous slot, or the pair that was to
+// go does not serve any more.
 var ErrNoWayBack = errors.New("there is no previous slot to go back to")
 
 // Rollback returns a model to its previous slot by hand; the pair that served
 // becomes bad. It returns when the previous slot serves.
 func (e *Engine) Rollback(ctx context.Context, name string) error {
+	return e.reverse(ctx, name, &reversal{Refusal: Refusal{"rollback.by_hand", "somebody at the device asked to go back"}})
+}
+
+// Condemn returns a model to its previous slot because of what the pair of this
+// bundle has done while it served, on trial or long after. It does nothing and
+// returns ErrNoWayBack when another pair serves or none was there before.
+func (e *Engine) Condemn(ctx context.Context, name, bundle string, why Refusal) error {
+	return e.reverse(ctx, name, &reversal{Refusal: why, bundle: bundle})
+}
+
+func (e *Engine) reverse(ctx context.Context, name string, r *reversal) error {
 	e.mu.Lock()
 	m := e.models[name]
 	e.mu.Unlock()
 	if m == nil {
 		return ErrNoWayBack
 	}
-	done := make(chan error, 1)
+	r.done = make(chan error, 1)
 	m.mu.Lock()
-	m.byHand = append(m.byHand, done)
+	m.reversals = append(m.reversals, r)
 	if m.cancel != nil {
-		m.cancel(errByHand)
+		m.cancel(r)
 	}
 	m.mu.Unlock()
 	m.poke()
 	select {
-	case err := <-done:
+	case err := <-r.done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()

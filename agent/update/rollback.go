@@ -9,8 +9,18 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/slots"
 )
 
-// errByHand cancels probation when somebody at the device asks to go back.
-var errByHand = errors.New("rolled back by hand")
+// reversal is asked for from outside the journey: the pair that serves goes, for a
+// reason. It is the cause with which a journey under way is cancelled.
+type reversal struct {
+	Refusal
+	bundle string     // only while this one serves; empty: whatever serves
+	done   chan error // gets the outcome; buffered
+}
+
+func (r *reversal) Error() string { return r.Refusal.Error() }
+
+// means tells whether the reversal is about this target.
+func (r *reversal) means(t *target) bool { return r.bundle == "" || r.bundle == t.Bundle }
 
 // rollback is the undo of try, probation and commit: the previous slot serves
 // again, then the candidate is bad. Without a previous slot the model stops
@@ -32,28 +42,26 @@ func (j *journey) rollback(ctx context.Context) error {
 	return j.finish(outcome{Verdict: slots.Bad, Code: j.Code, Reason: j.Reason, Proven: j.Proven})
 }
 
-// rollbackByHand answers everybody who asked for a rollback of this model.
-func (m *model) rollbackByHand(ctx context.Context) error {
+// reverse does what was asked for.
+func (m *model) reverse(ctx context.Context) error {
 	m.mu.Lock()
-	asked := m.byHand
-	m.byHand = nil
+	asked := m.reversals
+	m.reversals = nil
 	m.mu.Unlock()
-	if len(asked) == 0 {
-		return nil
+	var first error
+	for _, r := range asked {
+		err := m.goBack(ctx, r)
+		r.done <- err
+		if first == nil && !errors.Is(err, ErrNoWayBack) {
+			first = err
+		}
 	}
-	err := m.goBack(ctx)
-	for _, done := range asked {
-		done <- err // buffered
-	}
-	if errors.Is(err, ErrNoWayBack) {
-		return nil
-	}
-	return err
+	return first
 }
 
 // goBack turns the pair that serves into a journey that is being rolled back, so
 // that a restart in the middle finishes it.
-func (m *model) goBack(ctx context.Context) error {
+func (m *model) goBack(ctx context.Context, r *reversal) error {
 	jr, under, err := m.e.journals.Get(m.name)
 	if err != nil {
 		return fmt.Errorf("read journal: %w", err)
@@ -70,13 +78,19 @@ func (m *model) goBack(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if !r.means(&t) {
+			return ErrNoWayBack
+		}
 		if under {
 			m.giveBack(&jr.Target) // its journey begins again afterwards
 		}
 		jr = journal{Target: t, Proven: s.Slot(s.Active).Proven, Began: time.Now()}
 	}
+	if !r.means(&jr.Target) {
+		return ErrNoWayBack
+	}
 	j := m.journey(jr)
-	j.Step, j.Code, j.Reason, j.Blame = stepRollback, "rollback.by_hand", "somebody at the device asked to go back", true
+	j.Step, j.Code, j.Reason, j.Blame = stepRollback, r.Code, r.Reason, true
 	if err := j.enter(stepRollback); err != nil {
 		return err
 	}

@@ -112,6 +112,37 @@ func TestRollbackByHand(t *testing.T) {
 	})
 }
 
+// TestCondemned goes back because of what the pair that serves has done, long after
+// it was committed, and because of nothing that another pair has done.
+func TestCondemned(t *testing.T) {
+	d := newDevice(t)
+	why := Refusal{"rollback.crash_loop", "it died five times"}
+	d.run(func() {
+		d.wish("1.0.0", 1)
+		first := d.until("1.0.0", good("1.0.0")).Active.Bundle
+		if err := d.e.Condemn(context.Background(), "m", first, why); !errors.Is(err, ErrNoWayBack) {
+			t.Errorf("without a way back: %v", err)
+		}
+		d.wish("1.1.0", 1)
+		second := d.until("1.1.0", good("1.1.0")).Active.Bundle
+		if err := d.e.Condemn(context.Background(), "m", first, why); !errors.Is(err, ErrNoWayBack) {
+			t.Errorf("a pair that does not serve: %v", err)
+		}
+		d.serves("1.1.0")
+		if err := d.e.Condemn(context.Background(), "m", second, why); err != nil {
+			t.Fatal(err)
+		}
+		s := d.until("the way back", refused("1.1.0"))
+		d.serves("1.0.0")
+		if s.Candidate.Code != why.Code {
+			t.Errorf("candidate %+v", s.Candidate)
+		}
+		// A newer release on its way is not to blame for the one that serves.
+		d.wish("1.2.0", 1)
+		d.until("1.2.0", good("1.2.0"))
+	})
+}
+
 func TestNetworkLossIsNoFault(t *testing.T) {
 	d := newDevice(t)
 	d.repo.fail = fmt.Errorf("no network")
