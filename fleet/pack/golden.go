@@ -101,18 +101,21 @@ func (p *packer) watch() error {
 	if err != nil {
 		return err
 	}
-	p.contract.Reference, err = reference(p.spec.Reference, b, p.contract.Output(name))
-	return err
+	arrays, err := bundle.ReadNPZ(b)
+	if err != nil {
+		return err
+	}
+	if p.contract.Reference, err = reference(p.spec.Reference, arrays, p.contract.Output(name)); err != nil {
+		return err
+	}
+	p.contract.Reference.Inputs = inputs(p.contract.Inputs, arrays)
+	return nil
 }
 
 // reference counts how an output was distributed over a validation set. Values
 // of the tensor's own type are dequantized; real numbers are taken as they are.
-func reference(file string, npz []byte, t *bundle.Tensor) (*bundle.Reference, error) {
+func reference(file string, arrays map[string]*bundle.Array, t *bundle.Tensor) (*bundle.Reference, error) {
 	next := "save the watched output over a validation set as the array '" + t.Name + "', one row a sample"
-	arrays, err := bundle.ReadNPZ(npz)
-	if err != nil {
-		return nil, err
-	}
 	a := arrays[t.Name]
 	if a == nil || len(a.Shape) < 2 || a.Len() == 0 || len(a.Data) == 0 {
 		return nil, refuse("pack.reference", next, "%s holds no array %q with a row a sample", file, t.Name)
@@ -129,6 +132,7 @@ func reference(file string, npz []byte, t *bundle.Tensor) (*bundle.Reference, er
 		return nil, refuse("pack.reference", next, "%s: %d numbers a sample, the output has %d", file, len(rows[0]), want[0])
 	}
 	lo, hi := scoreRange(t, rows)
+	entropy, margin := sketch.NewHistogram(0, 1, scoreBins), sketch.NewHistogram(0, 1, scoreBins)
 	r := &bundle.Reference{Samples: uint64(len(rows)), Score: sketch.NewHistogram(lo, hi, scoreBins), Classes: make([]uint64, len(rows[0]))}
 	for _, row := range rows {
 		best := slices.Index(row, slices.Max(row))
@@ -137,8 +141,51 @@ func reference(file string, npz []byte, t *bundle.Tensor) (*bundle.Reference, er
 		}
 		r.Score.Add(row[best])
 		r.Classes[best]++
+		if c := sketch.CertaintyOf(row, t.ScoreKind()); c.OK {
+			entropy.Add(c.Entropy)
+			margin.Add(c.Margin)
+		}
+	}
+	if entropy.Total() == r.Samples {
+		r.Entropy, r.Margin = &entropy, &margin
 	}
 	return r, nil
+}
+
+// inputs counts how the inputs were distributed over the validation set, as far as
+// it has them; nil without any.
+func inputs(tensors []bundle.Tensor, arrays map[string]*bundle.Array) []sketch.Input {
+	out, any := make([]sketch.Input, len(tensors)), false
+	for i, t := range tensors {
+		a := arrays[t.Name]
+		if a == nil || a.Len() == 0 || len(a.Shape) < 2 {
+			continue
+		}
+		if a.DType != t.DType {
+			t.DType, t.Quant = a.DType, nil // real numbers as they are
+		}
+		lo, hi := tensors[i].Span()
+		rows := make([][]float64, a.Len())
+		least, most := math.Inf(1), math.Inf(-1)
+		for n := range rows {
+			rows[n] = t.Look(nil, a.Row(n))
+			for _, v := range rows[n] {
+				least, most = min(least, v), max(most, v)
+			}
+		}
+		if lo >= hi { // nothing says what the values can be: what the set shows, and as much again
+			lo, hi = least-(most-least)/2, most+(most-least)/2
+		}
+		out[i] = sketch.NewInput(lo, hi)
+		for _, row := range rows {
+			out[i].Add(row)
+		}
+		any = true
+	}
+	if !any {
+		return nil
+	}
+	return out
 }
 
 // scoreRange is what the score can be: 0..1 for probabilities, else what the

@@ -105,7 +105,7 @@ func TestPackModel(t *testing.T) {
 		Golden:    &bundle.Golden{File: "golden.npz", Cases: 2, Tolerance: map[string]bundle.Tolerance{"scores": {Relative: 0.02, Top: 1}}},
 		Budgets:   []bundle.Budget{{Class: "any", StartMS: 500}, {Class: "pi", LatencyP95US: 9000}},
 		Watch:     &bundle.Watch{Output: "scores"},
-		Reference: &bundle.Reference{Samples: 4, Score: c.Reference.Score, Classes: []uint64{2, 2, 0}},
+		Reference: &bundle.Reference{Samples: 4, Score: c.Reference.Score, Classes: []uint64{2, 2, 0}, Entropy: c.Reference.Entropy, Margin: c.Reference.Margin},
 		Probation: bundle.Probation{Minutes: 0.5, Requests: 20}, Provenance: &bundle.Provenance{Licence: "Apache-2.0"},
 	}
 	if d := cmp.Diff(want, c); d != "" {
@@ -115,6 +115,9 @@ func TestPackModel(t *testing.T) {
 	score[12], score[14], score[18], score[19] = 1, 1, 1, 1 // 0.62, 0.72, 0.92, 0.97
 	if !slices.Equal(c.Reference.Score.Bins, score) {
 		t.Errorf("scores %v", c.Reference.Score.Bins)
+	}
+	if c.Reference.Entropy == nil || c.Reference.Entropy.Total() != 4 || c.Reference.Margin.Total() != 4 {
+		t.Errorf("entropy %+v, margin %+v", c.Reference.Entropy, c.Reference.Margin)
 	}
 }
 
@@ -127,11 +130,41 @@ func TestReferenceQuantized(t *testing.T) {
 	}
 	stored := arrays(map[string][]float32{"scores": {97, 3, 38, 62}}, 2)
 	real := arrays(map[string][]float32{"scores": {0.97, 0.03, 0.38, 0.62}}, 2)
-	a, err1 := reference("a", []byte(stored), tensor)
+	a, err1 := reference("a", read(t, stored), tensor)
 	tensor.DType = "INT8"
-	b, err2 := reference("b", []byte(real), tensor)
+	b, err2 := reference("b", read(t, real), tensor)
 	if err1 != nil || err2 != nil || !cmp.Equal(a, b) || a.Score.Bins[19] != 1 || a.Score.Bins[12] != 1 {
 		t.Errorf("%v, %v\n%s", err1, err2, cmp.Diff(a, b))
+	}
+}
+
+func read(t *testing.T, npz string) map[string]*bundle.Array {
+	t.Helper()
+	a, err := bundle.ReadNPZ([]byte(npz))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// Inputs that the validation set holds are part of the reference, in the range of
+// their meaning or, without one, twice as wide as the set shows.
+func TestReferenceInputs(t *testing.T) {
+	set := read(t, arrays(map[string][]float32{"free": {1, 2, 3, 5}, "image": {0, 1, 0.5, 0.5}}, 2))
+	got := inputs([]bundle.Tensor{
+		{Name: "image", DType: "FP32", Meaning: &bundle.Meaning{Kind: "image", Range: [2]float64{1, 0}}}, {Name: "missing", DType: "FP32"}, {Name: "free", DType: "FP32"},
+	}, set)
+	if len(got) != 3 || got[1].Requests != 0 || got[0].Requests != 2 || got[2].Requests != 2 {
+		t.Fatalf("%+v", got)
+	}
+	if b := got[0]; b.Bins.Lo != 0 || b.Bins.Hi != 1 || b.Low != 1 || b.High != 1 || b.Values.Mean != 0.5 || b.Means.Total() != 2 {
+		t.Errorf("image: %+v", b)
+	}
+	if b := got[2].Bins; b.Lo != -1 || b.Hi != 7 || b.Total() != 4 || b.Under+b.Over != 0 {
+		t.Errorf("free: %+v", b)
+	}
+	if got := inputs([]bundle.Tensor{{Name: "missing", DType: "FP32"}}, set); got != nil {
+		t.Errorf("nothing measured: %+v", got)
 	}
 }
 

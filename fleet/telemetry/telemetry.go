@@ -238,30 +238,13 @@ func (i *Ingest) samples(ctx context.Context, device string, b *wire.Batch) (bad
 	out := make([]fleet.Sample, 0, len(b.Records))
 	for _, r := range b.Records {
 		x := fleet.Sample{Device: device, Epoch: r.Epoch, Sequence: r.Sequence}
-		err := wire.Decode(r.Payload, &x.Sample)
-		if err == nil {
-			err = checkSample(&x.Sample)
-		}
-		if err != nil {
+		if err := wire.Decode(r.Payload, &x.Sample); err != nil {
 			bad = append(bad, refusal{r.Sequence, err})
 			continue
 		}
 		out = append(out, x)
 	}
 	return bad, i.Store.InsertSamples(ctx, out)
-}
-
-// checkSample refuses what cannot be added up later.
-func checkSample(s *wire.Sample) error {
-	switch _, err := s.Latency.Decode(); {
-	case err != nil:
-		return fmt.Errorf("sample: latency: %v: %w", err, wire.ErrMalformed)
-	case s.Score != nil && !s.Score.Valid():
-		return fmt.Errorf("sample: score: no histogram: %w", wire.ErrMalformed)
-	case s.Start < 0 || s.Seconds < 1 || s.Seconds > 86400:
-		return fmt.Errorf("sample: window of %d s at %d: %w", s.Seconds, s.Start, wire.ErrMalformed)
-	}
-	return nil
 }
 
 func (i *Ingest) events(ctx context.Context, device string, b *wire.Batch) (bad []refusal, err error) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -160,14 +161,34 @@ func (a *Array) Row(i int) []byte {
 // Values returns every element of b, which holds elements of a datatype, as
 // numbers. 64-bit integers lose what float64 cannot hold. It returns nil for a
 // datatype that a contract cannot name.
-func Values(dtype string, b []byte) []float64 {
+func Values(dtype string, b []byte) []float64 { return AppendValues(nil, dtype, b, 1) }
+
+// AppendValues appends every stride-th element of b, the first one first, to list,
+// as Values has them.
+func AppendValues(list []float64, dtype string, b []byte, stride int) []float64 {
 	size := dtypes[dtype]
-	if size == 0 {
-		return nil
+	if size == 0 || stride < 1 {
+		return list
 	}
-	list := make([]float64, len(b)/size)
-	for i := range list {
-		list[i] = element(dtype, b[i*size:])
+	n := len(b) / size
+	list = slices.Grow(list, (n+stride-1)/stride)
+	switch dtype {
+	case "FP32":
+		for i := 0; i < n; i += stride {
+			list = append(list, float64(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))))
+		}
+	case "UINT8":
+		for i := 0; i < n; i += stride {
+			list = append(list, float64(b[i]))
+		}
+	case "INT8":
+		for i := 0; i < n; i += stride {
+			list = append(list, float64(int8(b[i])))
+		}
+	default:
+		for i := 0; i < n; i += stride {
+			list = append(list, element(dtype, b[i*size:]))
+		}
 	}
 	return list
 }

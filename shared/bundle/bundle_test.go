@@ -286,6 +286,8 @@ func TestContractRefuses(t *testing.T) {
 		"watch":               {CodeContractInvalid, `"output":"scores"`, `"output":"image"`},
 		"probation":           {CodeContractInvalid, `"minutes":0.5`, `"minutes":-0.5`},
 		"reference":           {CodeContractInvalid, `"samples":30`, `"samples":31`},
+		"reference's entropy": {CodeContractInvalid, `"samples":30`, `"samples":30,"entropy":{"lo":0,"hi":2,"bins":[30]}`},
+		"reference's inputs":  {CodeContractInvalid, `"samples":30`, `"samples":30,"inputs":[{},{},{},{},{}]`},
 		"runtime":             {CodeContractInvalid, `"min":"2.1.6"`, `"min":"latest"`},
 	} {
 		bad := strings.Replace(good, c.old, c.new, 1)

@@ -109,11 +109,14 @@ type Watch struct {
 }
 
 // Reference is how the watched output was distributed over a validation set
-// (not over the golden cases).
+// (not over the golden cases). What is nil or empty was not measured.
 type Reference struct {
-	Samples uint64           `json:"samples"`
-	Score   sketch.Histogram `json:"score"`   // 20 bins over the score's range
-	Classes []uint64         `json:"classes"` // count per class index
+	Samples uint64            `json:"samples"`
+	Score   sketch.Histogram  `json:"score"`   // 20 bins over the score's range
+	Classes []uint64          `json:"classes"` // count per class index
+	Entropy *sketch.Histogram `json:"entropy,omitempty"`
+	Margin  *sketch.Histogram `json:"margin,omitempty"`
+	Inputs  []sketch.Input    `json:"inputs,omitempty"` // by the order of the contract's inputs; one without requests was not measured
 }
 
 // Probation is the watched time after the first serving of a candidate. It

@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/dunlin-edge/dunlin/shared/sketch"
 )
 
 // Limits of a contract.
@@ -265,6 +267,24 @@ func (c *Contract) validateWatch() error {
 	}
 	if len(r.Classes) == 0 || len(r.Classes) > maxClasses {
 		return invalid("reference.classes", "%d classes, 1 to %d are allowed", len(r.Classes), maxClasses)
+	}
+	return c.validateMore(r)
+}
+
+// validateMore checks what a reference may hold beside scores and classes.
+func (c *Contract) validateMore(r *Reference) error {
+	for key, h := range map[string]*sketch.Histogram{"entropy": r.Entropy, "margin": r.Margin} {
+		if h != nil && (!h.Valid() || h.Lo != 0 || h.Hi != 1) {
+			return invalid("reference."+key, "no histogram over 0..1")
+		}
+	}
+	if len(r.Inputs) != 0 && len(r.Inputs) != len(c.Inputs) {
+		return invalid("reference.inputs", "%d, the model has %d", len(r.Inputs), len(c.Inputs))
+	}
+	for i := range r.Inputs {
+		if !r.Inputs[i].Valid() {
+			return invalid("reference.inputs", "%s: no histogram", c.Inputs[i].Name)
+		}
 	}
 	return nil
 }

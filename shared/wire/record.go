@@ -1,10 +1,6 @@
 package wire
 
-import (
-	"errors"
-
-	"github.com/dunlin-edge/dunlin/shared/sketch"
-)
+import "errors"
 
 // Record carries one queued payload; (Epoch, Sequence) is unique per device and
 // kind for ever, so the server drops repeats. Payload is an encoded Envelope
@@ -95,25 +91,4 @@ type Event struct {
 	Code   string            `cbor:"5,keyasint,omitempty"`
 	Detail string            `cbor:"6,keyasint,omitempty"`
 	Attrs  map[string]string `cbor:"7,keyasint,omitempty"`
-}
-
-// Sample is one aligned window of one {bundle, runtime, rollout, arm}. With an
-// empty Model it is the host's own.
-type Sample struct {
-	Start    int64              `cbor:"1,keyasint"` // trusted seconds, a multiple of Seconds
-	Seconds  int64              `cbor:"2,keyasint"`
-	Model    string             `cbor:"3,keyasint,omitempty"`
-	Bundle   string             `cbor:"4,keyasint,omitempty"`
-	Runtime  string             `cbor:"5,keyasint,omitempty"`
-	Rollout  string             `cbor:"6,keyasint,omitempty"`
-	Arm      string             `cbor:"7,keyasint,omitempty"`
-	Requests uint64             `cbor:"8,keyasint,omitempty"`
-	Errors   map[string]uint64  `cbor:"9,keyasint,omitempty"` // by code
-	Latency  sketch.Latency     `cbor:"10,keyasint,omitempty"`
-	Classes  []uint64           `cbor:"11,keyasint,omitempty"`
-	Score    *sketch.Histogram  `cbor:"12,keyasint,omitempty"`
-	Input    *sketch.Moments    `cbor:"13,keyasint,omitempty"`
-	NaN      uint64             `cbor:"14,keyasint,omitempty"` // outputs with a non-finite value
-	Host     map[string]float64 `cbor:"15,keyasint,omitempty"` // "load1", "mem_available_kb", "temperature_c", "disk_free_kb"
-	Path     string             `cbor:"16,keyasint,omitempty"` // catalog path of the release
 }

@@ -55,6 +55,13 @@ var messages = map[string]any{
 		Input: &sketch.Moments{N: 5, Mean: 0.5, M2: 0.25, Min: -1, Max: 1}, NaN: 4,
 		Host: map[string]float64{"load1": 0.5}, Path: "production/digits/1.1.0",
 	},
+	"sample-watched": &wire.Sample{
+		Start: 1764000000, Seconds: 60, Model: "digits", Requests: 3, Wait: sketch.Latency{Bytes: []byte{1, 1, 2}},
+		Entropy: &sketch.Histogram{Hi: 1, Bins: []uint64{3, 0}}, Margin: &sketch.Histogram{Hi: 1, Bins: []uint64{0, 3}},
+		Detections: &sketch.Histogram{Lo: -0.5, Hi: 31.5, Bins: []uint64{1, 2}}, Sizes: map[string]uint64{"640x480": 2, "other": 1},
+		Inputs: []sketch.Input{{Requests: 2, Values: sketch.Moments{N: 5, Mean: 0.5, M2: 0.25, Min: -1, Max: 1}, NaN: 1, Low: 2, High: 3,
+			Bins: &sketch.Histogram{Hi: 1, Bins: []uint64{2, 3}}, Means: &sketch.Histogram{Hi: 1, Bins: []uint64{1, 1}}}, {Requests: 2}},
+	},
 	"receipt": &wire.Receipt{
 		Device: "meter-1", Lockbox: "lbx_1", Hello: wire.Hello{Protocols: []int{1}, Agent: "1.2.3", Epoch: 7, Channel: "production", Held: held, Clock: clock},
 		Report: &wire.Record{Epoch: 7, Sequence: 9, Payload: []byte{1}},
