@@ -14,16 +14,17 @@ import (
 
 // Reasons of a Death.
 const (
-	reasonCrash    = "crash"               // the runtime or the model crashed
-	reasonIllegal  = "illegal_instruction" // the library is for another processor
-	reasonMemory   = "out_of_memory"       // it wanted more than its limit, or the system had none left
-	reasonKilled   = "killed"              // by somebody else
-	reasonSignal   = "signal"              // another signal
-	reasonDeadline = "deadline"            // a run, the start or the next sign of life took too long
-	reasonOutput   = "bad_output"          // it answered what nobody asked
-	reasonSandbox  = "sandbox"             // the launcher could not take its rights away
-	reasonStart    = "start"               // it gave up while it started
-	reasonStopped  = "stopped"             // we ended it
+	reasonCrash     = "crash"               // the runtime or the model crashed
+	reasonIllegal   = "illegal_instruction" // the library is for another processor
+	reasonMemory    = "out_of_memory"       // it wanted more than its limit, or the system had none left
+	reasonKilled    = "killed"              // by somebody else
+	reasonSignal    = "signal"              // another signal
+	reasonDeadline  = "deadline"            // a run, the start or the next sign of life took too long
+	reasonOutput    = "bad_output"          // it answered what nobody asked
+	reasonForbidden = "forbidden"           // the sandbox ended it for what it tried
+	reasonSandbox   = "sandbox"             // the launcher could not take its rights away
+	reasonStart     = "start"               // it gave up while it started
+	reasonStopped   = "stopped"             // we ended it
 )
 
 // Death is why a worker is gone.
@@ -60,6 +61,8 @@ func reason(p *os.ProcessState, words string, starved bool) *Death {
 		return &Death{Reason: reasonKilled, Detail: "somebody killed it"}
 	case ws.Signaled() && ws.Signal() == syscall.SIGILL:
 		return &Death{Reason: reasonIllegal, Detail: illegal}
+	case ws.Signaled() && ws.Signal() == syscall.SIGSYS:
+		return &Death{Reason: reasonForbidden, Detail: "it made a system call that no worker has a reason for"}
 	case ws.Signaled():
 		return &Death{Reason: reasonSignal, Detail: ws.Signal().String()}
 	case p.ExitCode() == 2:

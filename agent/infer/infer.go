@@ -58,6 +58,7 @@ type Server struct {
 	models map[string]*line
 	closed bool
 
+	host     *sandbox.Host
 	fallback atomic.Bool // a worker was started without the launcher
 
 	look    time.Duration            // how often a worker's memory is looked at
@@ -65,7 +66,7 @@ type Server struct {
 }
 
 // Posture says which protective layers surround the workers.
-func (s *Server) Posture() []sandbox.Layer { return sandbox.Posture(s.fallback.Load()) }
+func (s *Server) Posture() []sandbox.Layer { return s.host.Posture(s.fallback.Load()) }
 
 // line is one model that is served.
 type line struct {
@@ -82,7 +83,7 @@ func New(c Config) *Server {
 		c.CacheMin = 1 << 20
 	}
 	c.Workers = max(c.Workers, 1)
-	return &Server{c: c, models: map[string]*line{}, look: 30 * time.Second, private: privateKB}
+	return &Server{c: c, host: sandbox.Probe(), models: map[string]*line{}, look: 30 * time.Second, private: privateKB}
 }
 
 // Errors of requests.

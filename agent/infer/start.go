@@ -67,25 +67,33 @@ var errEnded = errors.New("it ended while it was starting")
 // exec starts the process with its descriptors.
 func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
 	w := &worker{born: time.Now(), words: &tail{}, oom: oomKills(), dead: make(chan struct{})}
-	theirs, size, err := w.open(filepath.Join(slot.Dir, filepath.FromSlash(slot.Contract.File)))
+	theirs, size, err := w.open(filepath.Join(slot.Dir, filepath.FromSlash(slot.Contract.File)), slot.Library)
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	defer closeAll(theirs)
-	args, files := []string{"-lib", slot.Library, "-threads", fmt.Sprint(s.c.Threads)}, theirs
+	args, files := []string{"-lib", fmt.Sprintf("/proc/self/fd/%d", frame.LibraryFD), "-threads", fmt.Sprint(s.c.Threads)}, theirs
 	if cache != nil {
 		args, files = append(args, "-cache"), append(files, cache)
 	}
 	b := slot.Contract.BudgetFor(s.c.Class)
 	w.timeout, w.limitMB = timeoutOf(b), dataLimit(b, size)
-	limits := sandbox.Limits{DataMB: w.limitMB, Files: workerFiles}
+	limits := sandbox.Limits{DataMB: w.limitMB, Files: workerFiles, Threads: workerThreads + s.c.Threads}
+	if cache != nil {
+		limits.FileMB = int(size>>20)*4 + 64
+	}
+	if w.cell, err = s.host.Cell(limits, frame.LibraryFD); err != nil {
+		w.conn.Close()
+		w.lanes.close()
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
 	start := func(name string, args ...string) error {
 		w.cmd = exec.Command(name, args...)
 		w.cmd.ExtraFiles, w.cmd.Stderr = files, w.words
 		w.cmd.SysProcAttr, w.cmd.Env = &syscall.SysProcAttr{Setpgid: true}, sandbox.Environment()
 		return w.cmd.Start()
 	}
-	err = start(s.c.Launcher, sandbox.Arguments(limits, s.c.Worker, args...)...)
+	err = start(s.c.Launcher, w.cell.Arguments(s.c.Worker, args...)...)
 	if errors.Is(err, syscall.ENOEXEC) {
 		// An emulated agent cannot start itself again: the limits are set from
 		// outside, the other layers are missing, and Posture says so.
@@ -95,6 +103,7 @@ func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
 		}
 	}
 	if err != nil {
+		w.cell.Close()
 		w.conn.Close()
 		w.lanes.close()
 		return nil, fmt.Errorf("start worker: %w", err)
@@ -105,11 +114,22 @@ func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
 
 // open makes the descriptors of a worker: it keeps ours and returns the process's,
 // in their order, with the size of the model.
-func (w *worker) open(file string) (theirs []*os.File, size int64, err error) {
+func (w *worker) open(file, library string) (theirs []*os.File, size int64, err error) {
 	model, err := os.Open(file)
 	if err != nil {
 		return nil, 0, err
 	}
+	// Nobody waits here for what is no file.
+	lib, err := os.OpenFile(library, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		model.Close()
+		return nil, 0, err
+	}
+	defer func() {
+		if err != nil {
+			lib.Close()
+		}
+	}()
 	st, err := model.Stat()
 	if err != nil {
 		model.Close()
@@ -132,7 +152,7 @@ func (w *worker) open(file string) (theirs []*os.File, size int64, err error) {
 		return nil, 0, err
 	}
 	w.lanes = lanes
-	return append(theirs, ends...), st.Size(), nil
+	return append(append(theirs, ends...), lib), st.Size(), nil
 }
 
 // limit bounds a worker from outside, or ends it.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/frame"
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 )
 
 const (
@@ -25,11 +26,14 @@ const (
 	silence      = 20 * time.Second // without a heartbeat
 	stopTimeout  = 2 * time.Second
 	workerFiles  = 64
+	// of Go's and the runtime's own, beyond those that the model asks for
+	workerThreads = 32
 )
 
 // worker is one process.
 type worker struct {
 	cmd     *exec.Cmd
+	cell    *sandbox.Cell
 	conn    *net.UnixConn
 	lanes   *lanes
 	model   *frame.Model
@@ -83,6 +87,7 @@ func (w *worker) listen() {
 // wait names the reason of the process's end.
 func (w *worker) wait() {
 	w.cmd.Wait() // what it returns stands in ProcessState
+	w.cell.Close()
 	words := strings.TrimSpace(w.words.String())
 	w.mu.Lock()
 	d := w.blame

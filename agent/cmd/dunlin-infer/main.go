@@ -5,7 +5,8 @@
 //	4    model file, mapped read-only
 //	5    pipe of requests
 //	6 7  pipes of answers, one for each frame
-//	8    file of packed weights, when -cache is given
+//	8    the runtime's library, opened again by this name
+//	9    file of packed weights, when -cache is given
 //
 // It runs the model on frames that the agent lays out, see agent/infer/frame.
 package main
@@ -23,6 +24,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/infer/frame"
 	"github.com/dunlin-edge/dunlin/agent/infer/litert"
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 )
 
 // heartbeat is the pause between two signs of life.
@@ -36,7 +38,11 @@ func main() {
 	// The model runs on this thread.
 	runtime.LockOSThread()
 	w := worker{lib: *lib, threads: *threads, cache: *cache}
-	if err := w.run(); err != nil {
+	err := sandbox.Seal()
+	if err == nil {
+		err = w.run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "dunlin-infer:", err)
 		text := err.Error()
 		send(frame.Message{Kind: frame.Failed}, []byte(text[:min(len(text), frame.MaxText)]))
@@ -94,6 +100,9 @@ func (w *worker) run() error {
 		if err := c.Run(s); err != nil {
 			return fmt.Errorf("first run: %w", err)
 		}
+	}
+	if err := sandbox.Settle(); err != nil {
+		return err
 	}
 	if err := send(frame.Message{Kind: frame.Ready, Micros: uint64(time.Since(began).Microseconds())}, nil); err != nil {
 		return err

@@ -107,7 +107,8 @@ const (
 	ModelFD   = 4
 	RequestFD = 5 // pipe of Run
 	AnswerFD  = 6 // pipe of Done for frame 0; those of the others follow
-	CacheFD   = AnswerFD + Frames
+	LibraryFD = AnswerFD + Frames
+	CacheFD   = LibraryFD + 1
 )
 
 const page = 4096
