@@ -59,6 +59,20 @@ func TestWorkerIsHeld(t *testing.T) {
 	}
 }
 
+// TestClosedLibrary: a worker opens a library that others may not read, in a folder
+// that is closed to it.
+func TestClosedLibrary(t *testing.T) {
+	s, _ := infertest.Server(t)
+	slot := infertest.Digits(t, "1.0.0")
+	to := filepath.Join(t.TempDir(), "libLiteRt.so")
+	copyFile(t, slot.Library, to)
+	slot.Library = to
+	if err := os.Chmod(filepath.Dir(to), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	activate(t, s, slot)
+}
+
 // filters is how many filters of system calls hold a process, by its status.
 func filters(status string) (n int) {
 	_, after, _ := strings.Cut(status, "Seccomp_filters:")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -55,6 +56,20 @@ func launchWith(names []string, args []string) int {
 	return fail("exec", syscall.Exec(args[1], args[1:], Environment()))
 }
 
+// launchInUnit is the launcher as a child of an agent that systemd started: with no
+// capability, and with EPERM for what the unit's SystemCallFilter= forbids.
+func launchInUnit(args []string) int {
+	runtime.LockOSThread()
+	var calls []call
+	for _, nr := range []uint32{unix.SYS_CAPSET, unix.SYS_SETUID, unix.SYS_SETRESUID, unix.SYS_SETRESGID, unix.SYS_SETGROUPS, unix.SYS_CHROOT, unix.SYS_SETRLIMIT, unix.SYS_SETPRIORITY, unix.SYS_MOUNT, unix.SYS_BPF} {
+		calls = append(calls, call{nr: nr, otherwise: refuse(unix.EPERM)})
+	}
+	if err := errors.Join(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), load(compile(calls, nil, permit), 0)); err != nil {
+		return fail("unit", err)
+	}
+	return Main(args)
+}
+
 // try makes one attempt and prints what came of it.
 func try(name, text string) int {
 	var s scene
@@ -73,6 +88,9 @@ func try(name, text string) int {
 			fmt.Print(err)
 			return 3
 		}
+	}
+	if name == "nothing" {
+		return 0
 	}
 	for _, a := range append(attempts, settled...) {
 		if a.name != name {
@@ -95,8 +113,9 @@ func try(name, text string) int {
 
 // stage is what the attempts need, in the test's own process.
 type stage struct {
-	scene scene
-	files []*os.File
+	scene        scene
+	files        []*os.File
+	unprivileged bool // start as nobody
 }
 
 func newStage(t *testing.T) *stage {
@@ -185,6 +204,9 @@ func (s *stage) run(t *testing.T, front []string, name string, sealed bool) stri
 	}
 	c := exec.Command(front[0], append(front[1:], wordTry, name, string(text))...)
 	c.ExtraFiles, c.Dir = s.files, s.scene.Dir
+	if s.unprivileged {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
 	out, err := c.Output()
 	ws := c.ProcessState.Sys().(syscall.WaitStatus)
 	var exit *exec.ExitError
@@ -250,6 +272,12 @@ func TestForbidden(t *testing.T) {
 		got := newStage(t).run(t, append([]string{program(t)}, c.Arguments(program(t))...), a.name, true)
 		c.Close()
 		fmt.Fprintln(&table, " "+got)
+		switch {
+		case os.Geteuid() != 0 && without != "done":
+			continue // its user may not either: nothing is proven
+		case a.name == "threads beyond the limit" && !there["own_user"] && !there["cgroup"]:
+			continue // nothing bounds them, and the posture says so
+		}
 		if got == "done" || got == without {
 			t.Errorf("%s: a worker may: %s", a.name, got)
 			continue
@@ -257,6 +285,33 @@ func TestForbidden(t *testing.T) {
 		stopped++
 	}
 	t.Logf("%d attempts, %d stopped; what each layer does by itself (. is nothing):\n%s", len(attempts), stopped, table.String())
+}
+
+// TestForbiddenInUnit makes the attempts in a worker of an agent that has no right
+// to give, as the shipped unit runs it: Landlock and seccomp are enough.
+func TestForbiddenInUnit(t *testing.T) {
+	host := Probe()
+	host.noUser, host.groups = errors.New("no root"), nil
+	c, err := host.Cell(Limits{DataMB: 300, Files: 64}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(program(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := newStage(t).scene.path("worker")
+	if err := os.WriteFile(open, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range append(attempts, attempt{name: "nothing"}) {
+		st := newStage(t)
+		st.unprivileged = os.Geteuid() == 0
+		got := st.run(t, append([]string{open, wordUnit}, c.Arguments(open)[1:]...), a.name, true)
+		if (got == "done") != (a.name == "nothing" || a.name == "threads beyond the limit") {
+			t.Errorf("%s: %s", a.name, got)
+		}
+	}
 }
 
 // TestSettle: what a worker needs to come up is gone when it is up.

@@ -22,6 +22,7 @@ const (
 	wordShow = "show"    // a worker that shows what it got and waits
 	wordTry  = "attempt" // a worker that tries something forbidden
 	wordOnly = "only"    // the launcher with some of its layers
+	wordUnit = "unit"    // the launcher below what the shipped unit forbids it
 )
 
 // The test's own program is the launcher, and the worker.
@@ -32,6 +33,8 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(os.Args[2:]))
 		case wordOnly:
 			os.Exit(launchWith(strings.Split(os.Args[2], ","), os.Args[3:]))
+		case wordUnit:
+			os.Exit(launchInUnit(os.Args[2:]))
 		case wordShow:
 			show()
 			os.Exit(0)

@@ -17,8 +17,8 @@ const (
 	maxPID    = 1 << 22
 )
 
-// needed to become another user for good.
-var needed = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP}
+// needed to become another user for good, and to end who has.
+var needed = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_KILL}
 
 // mayChangeUser says why this process cannot give workers users of their own.
 func mayChangeUser() error {
@@ -30,7 +30,7 @@ func mayChangeUser() error {
 		return err
 	}
 	for _, c := range needed {
-		if have&(1<<c) == 0 {
+		if have[0].Effective&(1<<c) == 0 {
 			return errors.New("the agent is root without the right to change users")
 		}
 	}
@@ -48,23 +48,24 @@ func mayChangeUser() error {
 	return fmt.Errorf("this user namespace has no users from %d on", firstUser)
 }
 
-// capabilities are the effective ones of this thread.
-func capabilities() (uint64, error) {
+// capabilities are those of this thread, the first 32 and the rest.
+func capabilities() (d [2]unix.CapUserData, err error) {
 	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var d [2]unix.CapUserData
 	if err := unix.Capget(&h, &d[0]); err != nil {
-		return 0, fmt.Errorf("capabilities: %w", err)
+		return d, fmt.Errorf("capabilities: %w", err)
 	}
-	return uint64(d[1].Effective)<<32 | uint64(d[0].Effective), nil
+	return d, nil
 }
 
-// setCapabilities leaves this thread those and no inheritable one.
-func setCapabilities(these uint64) error {
-	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	d := [2]unix.CapUserData{
-		{Effective: uint32(these), Permitted: uint32(these)},
-		{Effective: uint32(these >> 32), Permitted: uint32(these >> 32)},
+// setCapabilities leaves this thread those, of the first 32, and no inheritable
+// one. One that has none does not ask: the unit forbids the call.
+func setCapabilities(these uint32) error {
+	d, err := capabilities()
+	if err == nil && d == ([2]unix.CapUserData{}) && these == 0 {
+		return nil
 	}
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	d = [2]unix.CapUserData{{Effective: these, Permitted: these}}
 	if err := unix.Capset(&h, &d[0]); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
