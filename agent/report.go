@@ -104,6 +104,12 @@ func (r *reporter) samples(all bool) {
 	for _, s := range r.a.watch.Take(all) {
 		r.append(r.a.queues.Sample.Append, &s)
 	}
+	if n := r.a.watch.Lost(); n > 0 {
+		r.a.log.Warn("windows of measurement are lost", "windows", n)
+	}
+	for _, a := range r.a.watch.Alarms() {
+		r.append(r.a.queues.Event.Append, a.Event())
+	}
 }
 
 // report signs what the device runs now, queues it and returns the record, nil

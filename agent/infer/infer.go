@@ -221,6 +221,7 @@ func (s *Server) acquire(model string) (*served, error) {
 // carries state; one whose slot is replaced before it had a worker goes to the
 // slot that took over.
 func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]byte, Slot, error) {
+	began := time.Now()
 	leave, err := s.enter(model)
 	if err != nil {
 		return nil, Slot{}, err
@@ -239,10 +240,7 @@ func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]
 		if err == nil {
 			v.answered.Add(1)
 		}
-		// A caller who went away and a bad request say nothing about the model.
-		if !errors.Is(err, context.Canceled) && !errors.Is(err, ErrInputs) {
-			s.c.Monitor.Add(v.observation(inputs, r, err))
-		}
+		v.tell(ctx, began, inputs, r, err)
 		return r.outputs, v.slot, err
 	}
 }

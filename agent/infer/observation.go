@@ -4,35 +4,34 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// observation is what a request tells about the model.
-func (v *served) observation(inputs [][]byte, r result, err error) observe.Observation {
-	c := v.slot.Contract
-	o := observe.Observation{Key: v.slot.Key, Took: r.took, Code: failureCode(err), Input: math.NaN()}
-	if c.Reference != nil {
-		o.Bins = &c.Reference.Score
+// source is the key of a context's picture size.
+type source struct{}
+
+// WithSource returns a context whose request was a picture of that size before it
+// was made fit for the model.
+func WithSource(ctx context.Context, width, height int) context.Context {
+	return context.WithValue(ctx, source{}, [2]int{width, height})
+}
+
+// tell tells the monitor what a request that began then says about the model.
+func (v *served) tell(ctx context.Context, began time.Time, inputs [][]byte, r result, err error) {
+	// A caller who went away and a bad request say nothing about it.
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrInputs) {
+		return
 	}
-	if err != nil {
-		return o
+	o := observe.Observation{Key: v.slot.Key, Took: r.took, Code: failureCode(err), Plan: v.plan, Inputs: inputs}
+	o.Source, _ = ctx.Value(source{}).([2]int)
+	if err == nil {
+		o.Wait = max(time.Since(began)-r.took, 0)
+		v.plan.Answer(&o, r.outputs)
 	}
-	if len(inputs) > 0 {
-		o.Input = meanOf(real(&c.Inputs[0], inputs[0]))
-	}
-	for i := range c.Outputs {
-		values := real(&c.Outputs[i], r.outputs[i])
-		for _, x := range values {
-			o.NaN = o.NaN || math.IsNaN(x) || math.IsInf(x, 0)
-		}
-		if c.Watch != nil && c.Outputs[i].Name == c.Watch.Output {
-			o.Class, o.Score = highest(values)
-			o.Watched = o.Class >= 0
-		}
-	}
-	return o
+	v.s.c.Monitor.Add(&o)
 }
 
 func failureCode(err error) string {
@@ -65,15 +64,4 @@ func highest(v []float64) (int, float64) {
 		return -1, 0
 	}
 	return best, v[best]
-}
-
-func meanOf(v []float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	sum := 0.0
-	for _, x := range v {
-		sum += x
-	}
-	return sum / float64(len(v))
 }

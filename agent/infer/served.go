@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/observe"
 )
 
 // served is a slot with its workers, which are replaced when they die or leak. Each
@@ -15,6 +17,7 @@ import (
 type served struct {
 	s        *Server
 	slot     Slot
+	plan     *observe.Plan
 	requests sync.WaitGroup // under way
 	answered atomic.Uint64
 	pool     *pool
@@ -34,7 +37,7 @@ type served struct {
 var errLeft = errors.New("the slot serves no more")
 
 func (s *Server) newServed(slot Slot, first *worker) *served {
-	v := &served{s: s, slot: slot, pool: first.pool, leaving: make(chan struct{}), workers: make([]*worker, s.c.Workers)}
+	v := &served{s: s, slot: slot, plan: observe.NewPlan(slot.Contract), pool: first.pool, leaving: make(chan struct{}), workers: make([]*worker, s.c.Workers)}
 	v.workers[0] = first
 	return v
 }

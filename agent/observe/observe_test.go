@@ -29,8 +29,8 @@ func (c *clock) set(t time.Time) {
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func answered(k Key, class int, score float64) Observation {
-	return Observation{Key: k, Took: time.Millisecond, Watched: true, Class: class, Score: score, Input: 0.5}
+func answered(k Key, class int, score float64) *Observation {
+	return &Observation{Key: k, Took: time.Millisecond, Watched: true, Class: class, Score: score}
 }
 
 func TestWindowsAreAligned(t *testing.T) {
@@ -39,7 +39,7 @@ func TestWindowsAreAligned(t *testing.T) {
 	m.SetWindow(time.Minute)
 	k := Key{Model: "m", Path: "dev/m/1", Bundle: "sha256:b", Runtime: "sha256:r", Rollout: "rol_1", Arm: "treated"}
 	m.Add(answered(k, 3, 0.9))
-	m.Add(Observation{Key: k, Code: "worker.crash", Input: math.NaN()})
+	m.Add(&Observation{Key: k, Code: "worker.crash"})
 	if got := m.Take(false); got != nil {
 		t.Fatalf("an open window was taken: %+v", got)
 	}
@@ -57,7 +57,7 @@ func TestWindowsAreAligned(t *testing.T) {
 	want := wire.Sample{
 		Start: noon.Add(17 * time.Minute).Unix(), Seconds: 60, Model: "m", Path: "dev/m/1", Bundle: "sha256:b", Runtime: "sha256:r", Rollout: "rol_1", Arm: "treated",
 		Requests: 2, Errors: map[string]uint64{"worker.crash": 1}, Latency: got[0].Latency, Classes: []uint64{0, 0, 0, 1}, Score: &score,
-		Input: &sketch.Moments{N: 1, Mean: 0.5, Min: 0.5, Max: 0.5},
+		Wait: got[0].Wait,
 	}
 	if d := cmp.Diff(want, got[0]); d != "" {
 		t.Error(d)
@@ -146,20 +146,20 @@ type reader struct {
 	took    time.Duration
 }
 
-func (r reader) observe(rng *rand.Rand, k Key) Observation {
+func (r reader) observe(rng *rand.Rand, k Key) *Observation {
 	took := r.took + time.Duration(rng.ExpFloat64()*float64(r.took)/10)
 	if rng.Float64() < r.fails {
-		return Observation{Key: k, Took: took, Code: "worker.run", Input: math.NaN()}
+		return &Observation{Key: k, Took: took, Code: "worker.run"}
 	}
 	if rng.Float64() < r.nan {
-		return Observation{Key: k, Took: took, NaN: true, Input: math.NaN(), Class: -1}
+		return &Observation{Key: k, Took: took, NaN: true, Class: -1}
 	}
 	class, x := 0, rng.Float64()
 	for x -= r.classes[0]; x > 0 && class < len(r.classes)-1; {
 		class++
 		x -= r.classes[class]
 	}
-	return Observation{Key: k, Took: took, Watched: true, Class: class, Score: min(max(r.score+r.spread*rng.NormFloat64(), 0), 1), Input: 0.3}
+	return &Observation{Key: k, Took: took, Watched: true, Class: class, Score: min(max(r.score+r.spread*rng.NormFloat64(), 0), 1)}
 }
 
 // expectOf is the contract of a reader from so many validation samples.
@@ -275,12 +275,12 @@ func TestFewRequestsSayNothing(t *testing.T) {
 	k := Key{Model: "m"}
 	m.Begin(k)
 	for range 29 {
-		m.Add(Observation{Key: k, Code: "worker.run"})
+		m.Add(&Observation{Key: k, Code: "worker.run"})
 	}
 	if v := m.Judge(k, Expect{}, 0); v.Failed {
 		t.Errorf("%+v after 29 requests", v)
 	}
-	m.Add(Observation{Key: k, Code: "worker.run"})
+	m.Add(&Observation{Key: k, Code: "worker.run"})
 	if v := m.Judge(k, Expect{}, 0); !v.Failed || v.Code != "probation.errors" {
 		t.Errorf("%+v after 30 requests", v)
 	}
