@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/link"
+	"github.com/dunlin-edge/dunlin/agent/tally"
 	"github.com/dunlin-edge/dunlin/agent/update"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -23,11 +24,11 @@ type reporter struct {
 	mu    sync.Mutex
 	nonce []byte
 
-	again tally // refusals that were told
+	again *tally.Tally // refusals that were told
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1, again: newTally()}
+	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1, again: tally.New(update.EventRefused, update.EventBelieved, eventStick, eventStickBlob)}
 }
 
 // Changed implements update.Reporter.
@@ -39,13 +40,13 @@ func (r *reporter) Changed(string) {
 }
 
 // Happened implements update.Reporter. Refusals that come again are counted.
-func (r *reporter) Happened(e update.Event) { r.tell(r.again.take(e, time.Now())) }
+func (r *reporter) Happened(e update.Event) { r.tell(r.again.Take(e, time.Now())) }
 
 // tell queues what happened.
-func (r *reporter) tell(es []told) {
+func (r *reporter) tell(es []tally.Told) {
 	now, _ := r.a.clock.Now()
 	for _, e := range es {
-		r.append(r.a.queues.Event.Append, &wire.Event{Unix: now.Unix(), Type: e.Type, Model: e.Model, Path: e.Path, Code: e.Code, Detail: clip(e.Detail), Attrs: e.attrs()})
+		r.append(r.a.queues.Event.Append, &wire.Event{Unix: now.Unix(), Type: e.Type, Model: e.Model, Path: e.Path, Code: e.Code, Detail: clip(e.Detail), Attrs: e.Attrs()})
 	}
 }
 
@@ -82,13 +83,13 @@ func (r *reporter) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			r.samples(true)
-			r.tell(r.again.rest(time.Now()))
+			r.tell(r.again.Rest(time.Now()))
 			return nil
 		case <-r.wake:
 			r.report()
 		case <-tick.C:
 			r.samples(false)
-			r.tell(r.again.due(time.Now()))
+			r.tell(r.again.Due(time.Now()))
 			now, _ := r.a.clock.Now()
 			if start := alignedStart(now, r.a.watch.Window()); start.After(lastHost) {
 				if !lastHost.IsZero() {

@@ -32,6 +32,8 @@ var allowed = map[string][]string{
 	"agent/bond":             {"shared/wire", "agent/identity"},
 	"agent/wipe":             {"shared/durable"},
 	"agent/facts":            {},
+	"agent/tally":            {"shared/wire", "agent/update"},
+	"agent/truth":            {"shared/wire", "shared/sketch", "shared/bundle", "agent/observe", "agent/infer"},
 	"agent/update":           {"shared/bundle", "shared/trust", "shared/wire", "agent/slots", "agent/state"},
 	"agent":                  {"agent/*", "shared/*"},
 	"agent/cmd/dunlin-agent": {"agent", "agent/batch", "agent/infer", "shared/bundle", "shared/durable"},

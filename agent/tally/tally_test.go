@@ -1,4 +1,4 @@
-package agent
+package tally
 
 import (
 	"fmt"
@@ -15,15 +15,15 @@ func TestRefusalsAreCounted(t *testing.T) {
 	start := time.Unix(1_800_000_000, 0)
 	after := func(d time.Duration) time.Time { return start.Add(d) }
 	refused := func(code string) update.Event { return update.Event{Type: update.EventRefused, Code: code} }
-	said := func(es []told) (out []string) {
+	said := func(es []Told) (out []string) {
 		for _, e := range es {
-			out = append(out, fmt.Sprintf("%s %s %d", e.Type, e.Code, e.times))
+			out = append(out, fmt.Sprintf("%s %s %d", e.Type, e.Code, e.Times))
 		}
 		return out
 	}
-	y := newTally()
+	y := New(update.EventRefused, update.EventBelieved)
 	var got []string
-	take := func(e update.Event, d time.Duration) { got = append(got, said(y.take(e, after(d)))...) }
+	take := func(e update.Event, d time.Duration) { got = append(got, said(y.Take(e, after(d)))...) }
 	take(refused("a"), 0)
 	for i := range 1000 {
 		take(refused("a"), time.Duration(i)*time.Second)
@@ -31,16 +31,16 @@ func TestRefusalsAreCounted(t *testing.T) {
 	}
 	take(update.Event{Type: "serve.failed"}, time.Hour-2)
 	take(update.Event{Type: "serve.failed"}, time.Hour-2)
-	got = append(got, said(y.due(after(time.Hour-1)))...)
-	got = append(got, said(y.due(after(time.Hour)))...)
+	got = append(got, said(y.Due(after(time.Hour-1)))...)
+	got = append(got, said(y.Due(after(time.Hour)))...)
 	take(refused("a"), time.Hour+time.Second)
 	take(update.Event{Type: update.EventBelieved}, time.Hour+2*time.Second)
 	for i := range 100 { // a server that does so and so
 		take(refused("a"), time.Hour+time.Duration(3+i)*time.Second)
 		take(update.Event{Type: update.EventBelieved}, time.Hour+time.Duration(3+i)*time.Second)
 	}
-	got = append(got, said(y.rest(after(2*time.Hour)))...)
-	got = append(got, said(y.rest(after(2*time.Hour)))...)
+	got = append(got, said(y.Rest(after(2*time.Hour)))...)
+	got = append(got, said(y.Rest(after(2*time.Hour)))...)
 	want := []string{
 		"trust.refused a 1", "trust.refused b 1", "serve.failed  1", "serve.failed  1", "trust.refused a 1000", "trust.refused b 999",
 		"trust.refused a 1", "trust.believed  1", "trust.refused a 100", "trust.believed  100",
@@ -48,14 +48,14 @@ func TestRefusalsAreCounted(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	y.due(after(5 * time.Hour))
+	y.Due(after(5 * time.Hour))
 	if len(y.runs) != 0 {
 		t.Errorf("%d are remembered for ever", len(y.runs))
 	}
-	for i := range 10 * maxTally {
-		y.take(refused(fmt.Sprint(i)), after(6*time.Hour))
+	for i := range 10 * maxRuns {
+		y.Take(refused(fmt.Sprint(i)), after(6*time.Hour))
 	}
-	if len(y.runs) > maxTally {
+	if len(y.runs) > maxRuns {
 		t.Errorf("%d are counted at a time", len(y.runs))
 	}
 }
