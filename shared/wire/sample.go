@@ -33,6 +33,9 @@ type Sample struct {
 	Detections *sketch.Histogram `cbor:"22,keyasint,omitempty"` // things found per answer
 	Inputs     []sketch.Input    `cbor:"23,keyasint,omitempty"` // by the contract's order, of the requests that were looked at; at most MaxSampleInputs
 	Sizes      map[string]uint64 `cbor:"24,keyasint,omitempty"` // pictures by "640x480", at most MaxSampleSizes and "other"
+
+	Truth   *Truth                    `cbor:"40,keyasint,omitempty"` // what applications said of answers
+	Metrics map[string]sketch.Moments `cbor:"41,keyasint,omitempty"` // what applications measured, by name; at most MaxMetrics
 }
 
 // Bounds of a Sample.
@@ -60,6 +63,9 @@ func (s *Sample) Check() error {
 		if h != nil && !h.Valid() {
 			return fmt.Errorf("sample: %s: no histogram", name)
 		}
+	}
+	if err := s.checkTruth(); err != nil {
+		return err
 	}
 	for i := range s.Inputs {
 		if !s.Inputs[i].Valid() {

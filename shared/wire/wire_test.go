@@ -62,6 +62,11 @@ var messages = map[string]any{
 		Inputs: []sketch.Input{{Requests: 2, Values: sketch.Moments{N: 5, Mean: 0.5, M2: 0.25, Min: -1, Max: 1}, NaN: 1, Low: 2, High: 3,
 			Bins: &sketch.Histogram{Hi: 1, Bins: []uint64{2, 3}}, Means: &sketch.Histogram{Hi: 1, Bins: []uint64{1, 1}}}, {Requests: 2}},
 	},
+	"sample-truth": &wire.Sample{
+		Start: 1764000000, Seconds: 60, Model: "digits",
+		Truth:   &wire.Truth{Right: 90, Wrong: 10, Confused: []wire.Confused{{Right: 3, Answered: 8, Count: 7}}, Other: 3, Late: 2},
+		Metrics: map[string]sketch.Moments{"bill.corrections": {N: 2, Mean: 0.5, M2: 0.5, Min: 0, Max: 1}},
+	},
 	"receipt": &wire.Receipt{
 		Device: "meter-1", Lockbox: "lbx_1", Hello: wire.Hello{Protocols: []int{1}, Agent: "1.2.3", Epoch: 7, Channel: "production", Held: held, Clock: clock},
 		Report: &wire.Record{Epoch: 7, Sequence: 9, Payload: []byte{1}},
@@ -274,6 +279,11 @@ func TestChecks(t *testing.T) {
 		"welcome with a negative window":   &wire.Welcome{Nonce: nonce, Window: -1, Heartbeat: 60},
 		"welcome with a long heartbeat":    &wire.Welcome{Nonce: nonce, Window: 60, Heartbeat: 86401},
 		"welcome with too many acks":       &wire.Welcome{Nonce: nonce, Window: 60, Heartbeat: 60, Acked: make([]wire.Ack, 4)},
+		"sample with a metric of no name":  &wire.Sample{Seconds: 60, Metrics: map[string]sketch.Moments{"": {N: 1}}},
+		"sample with an empty metric":      &wire.Sample{Seconds: 60, Metrics: map[string]sketch.Moments{"a": {}}},
+		"sample with impossible moments":   &wire.Sample{Seconds: 60, Metrics: map[string]sketch.Moments{"a": {N: 2, Mean: 3, Min: 0, Max: 1}}},
+		"sample with too many confused":    &wire.Sample{Seconds: 60, Truth: &wire.Truth{Confused: make([]wire.Confused, wire.MaxConfused+1)}},
+		"sample with a class out of reach": &wire.Sample{Seconds: 60, Truth: &wire.Truth{Confused: []wire.Confused{{Right: 1 << 20}}}},
 		"get of nothing":                   &wire.Get{},
 		"get of both":                      &wire.Get{Refresh: &wire.Held{}, Blob: &wire.BlobGet{Ranges: []wire.Range{{Length: 1}}}},
 		"get without ranges":               blob(),

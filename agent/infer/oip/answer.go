@@ -30,7 +30,7 @@ type output struct {
 // answer picks the outputs that were asked for, in that order; all of them, in the
 // contract's order, when none was named. What is for shared memory is put there.
 func (f *front) answer(r *request, by infer.Slot, out [][]byte) (*answer, error) {
-	a := &answer{id: r.id, by: by}
+	a := &answer{id: idOr(r.id), by: by}
 	wanted := r.outputs
 	if len(wanted) == 0 {
 		for _, t := range by.Contract.Outputs {

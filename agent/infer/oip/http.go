@@ -94,7 +94,7 @@ func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 
 // response is the JSON of an answer.
 type response struct {
-	ID      string         `json:"id,omitempty"`
+	ID      string         `json:"id"`
 	Model   string         `json:"model_name"`
 	Version string         `json:"model_version"`
 	Outputs []outputTensor `json:"outputs"`
@@ -145,6 +145,9 @@ func send(w http.ResponseWriter, r *http.Request, a *answer) {
 	if err != nil {
 		fail(w, http.StatusInternalServerError, errors.New("the answer cannot be written"))
 		return
+	}
+	if plain(a.id) {
+		w.Header().Set(headerRequest, a.id)
 	}
 	contentType := "application/json"
 	if isBinary {

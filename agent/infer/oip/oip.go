@@ -41,21 +41,25 @@ type Config struct {
 	Version string // the server's own
 	// SharedMemory lets clients on this machine give tensors in named regions.
 	SharedMemory bool
+	// Answered is told of every answer before it is sent; it must not block. nil:
+	// nobody is.
+	Answered func(Answered)
 }
 
 // front is the handler's state.
 type front struct {
-	e       Engine
-	version string
-	memory  *regions // nil: not allowed
-	bodies  *semaphore.Weighted
-	stats   statistics
-	names   labelFiles
+	e        Engine
+	version  string
+	answered func(Answered) // nil: nobody is told
+	memory   *regions       // nil: not allowed
+	bodies   *semaphore.Weighted
+	stats    statistics
+	names    labelFiles
 }
 
 // Handler serves the protocol.
 func Handler(c Config) http.Handler {
-	f := &front{e: c.Engine, version: c.Version, bodies: semaphore.NewWeighted(maxBodies)}
+	f := &front{e: c.Engine, version: c.Version, answered: c.Answered, bodies: semaphore.NewWeighted(maxBodies)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2", f.server)
 	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) {
@@ -158,6 +162,7 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 		if err != nil {
 			return nil, bad(err)
 		}
+		began := time.Now()
 		out, by, err := f.ask(ctx, s, inputs)
 		if errors.Is(err, infer.ErrInputs) || err == nil && !checked(version, s, by) {
 			before, gone := s.Key, error(nil)
@@ -175,6 +180,7 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 		if err != nil {
 			return nil, bad(err)
 		}
+		f.tell(a.id, by, inputs, out, time.Since(began))
 		return a, nil
 	}
 }
