@@ -102,7 +102,7 @@ func (r *reporter) run(ctx context.Context) error {
 }
 
 func (r *reporter) samples(all bool) {
-	for _, s := range r.a.watch.Take(all) {
+	for _, s := range r.a.truth.Join(r.a.watch.Take(all), all) {
 		r.append(r.a.queues.Sample.Append, &s)
 	}
 	if n := r.a.watch.Lost(); n > 0 {

@@ -17,12 +17,12 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/agent/infer"
-	"github.com/dunlin-edge/dunlin/agent/infer/oip"
 	"github.com/dunlin-edge/dunlin/agent/link"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/agent/queue"
 	"github.com/dunlin-edge/dunlin/agent/slots"
 	"github.com/dunlin-edge/dunlin/agent/state"
+	"github.com/dunlin-edge/dunlin/agent/truth"
 	"github.com/dunlin-edge/dunlin/agent/update"
 	"github.com/dunlin-edge/dunlin/agent/usb"
 	"github.com/dunlin-edge/dunlin/agent/wipe"
@@ -48,6 +48,7 @@ type Agent struct {
 	infer  *infer.Server
 	loops  chan infer.Slot // slots whose workers crash again and again
 	watch  *observe.Monitor
+	truth  *truth.Book
 	update *update.Engine
 	link   *link.Link
 	log    *slog.Logger
@@ -87,7 +88,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	g.Go(func() error { return a.renew.Run(ctx) })
 	g.Go(func() error { return a.moves.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, agentSocket, localHandler(a, c)) })
-	front := oip.Handler(oip.Config{Engine: a.infer, Version: Version, SharedMemory: a.c.SharedMemory})
+	front := a.front()
 	for _, l := range inferListeners {
 		g.Go(func() error { return serveHTTP(ctx, l, front) })
 	}
@@ -167,6 +168,7 @@ func (a *Agent) openInference(fsys durable.FS, now func() time.Time) error {
 		return err
 	}
 	a.watch, a.loops = observe.NewMonitor(now), make(chan infer.Slot, 16)
+	a.truth = truth.New(truth.Config{Now: now, Window: a.watch.Window, Active: a.serving})
 	a.infer = infer.New(infer.Config{
 		FS: fsys, Launcher: self, Worker: a.c.Worker, CacheDir: filepath.Join(a.c.State, "cache"), Class: a.c.Facts()["class"],
 		Threads: a.c.Threads, Workers: a.c.Workers, Monitor: a.watch, Looping: a.looping,
