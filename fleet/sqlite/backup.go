@@ -9,6 +9,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/samples"
 )
 
 // Backup writes a copy of the database at one moment into a new file, while
@@ -86,5 +88,5 @@ func OpenReader(ctx context.Context, file string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return &DB{r: r}, nil
+	return &DB{r: r, Table: samples.Table{R: r}}, nil
 }

@@ -24,22 +24,6 @@ func (db *DB) InsertReports(ctx context.Context, rs []fleet.Report) error {
 	})
 }
 
-// InsertSamples stores samples; repeats change nothing.
-func (db *DB) InsertSamples(ctx context.Context, ss []fleet.Sample) error {
-	return db.update(ctx, func(tx *sql.Tx) error {
-		for _, s := range ss {
-			body, err := wire.Encode(&s.Sample)
-			if err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO samples (device, epoch, sequence, start, model, body) VALUES (?, ?, ?, ?, ?, ?)`, s.Device, int64(s.Epoch), int64(s.Sequence), s.Sample.Start, s.Sample.Model, body); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // InsertEvents stores events; repeats change nothing.
 func (db *DB) InsertEvents(ctx context.Context, es []fleet.Event) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
@@ -98,20 +82,6 @@ func (db *DB) Events(ctx context.Context, device, after string, limit int) ([]fl
 		e.Epoch, e.Sequence, e.At = uint64(epoch), uint64(seq), fromMillis(at)
 		return e, wire.Decode(body, &e.Event)
 	}, `SELECT id, device, epoch, sequence, at, body FROM events WHERE (? = '' OR device = ?) AND (? = '' OR id < ?) ORDER BY id DESC LIMIT ?`, device, device, after, after, limit)
-}
-
-// Samples lists a device's samples that start at or after a time in seconds, in
-// order.
-func (db *DB) Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error) {
-	return list(ctx, db.r, func(s scanner) (x fleet.Sample, err error) {
-		var epoch, seq int64
-		var body []byte
-		if err := s.Scan(&x.Device, &epoch, &seq, &body); err != nil {
-			return x, err
-		}
-		x.Epoch, x.Sequence = uint64(epoch), uint64(seq)
-		return x, wire.Decode(body, &x.Sample)
-	}, `SELECT device, epoch, sequence, body FROM samples WHERE device = ? AND start >= ? ORDER BY start, sequence LIMIT ?`, device, since, limit)
 }
 
 // Audit lists acts, the newest first; an empty object does not restrict.

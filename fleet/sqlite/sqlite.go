@@ -20,6 +20,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/samples"
 )
 
 //go:embed migrations/*.sql
@@ -29,6 +30,7 @@ var migrations embed.FS
 type DB struct {
 	w *sql.DB // one connection
 	r *sql.DB
+	samples.Table
 }
 
 // uri is a path as SQLite reads it: a '#' or a '?' in it is part of the name.
@@ -52,7 +54,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	r.SetMaxOpenConns(4)
-	return &DB{w, r}, nil
+	return &DB{w, r, samples.Table{W: w, R: r}}, nil
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {

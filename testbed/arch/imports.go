@@ -49,6 +49,7 @@ var allowed = map[string][]string{
 	"fleet/publish":          {"fleet", "fleet/kms", "fleet/modelsig", "shared/bundle"},
 	"fleet/catalog":          {"fleet", "shared/bundle", "shared/trust"},
 	"fleet/director":         {"fleet", "shared/bundle"},
+	"fleet/drift":            {"fleet", "shared/bundle", "shared/sketch", "shared/wire"},
 	"fleet/lockbox":          {"fleet", "shared/bundle", "shared/wire"},
 	"fleet/rollout":          {"fleet", "shared/sketch"},
 	"fleet/enroll":           {"fleet", "shared/wire"},

@@ -12,6 +12,8 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
+var errEnough = errors.New("enough")
+
 func metadata(s *suite) {
 	row := func(role string, v int64) fleet.MetaRow {
 		return fleet.MetaRow{Repo: "catalog", Role: role, Version: v, Bytes: []byte(fmt.Sprint(role, v))}
@@ -145,6 +147,20 @@ func records(s *suite) {
 	s.must(err)
 	if diff := cmp.Diff([]fleet.Sample{sample(2), sample(3)}, ss); diff != "" {
 		s.Error(diff)
+	}
+	models := map[string]uint64{}
+	for _, device := range []string{"a", "c"} {
+		x := sample(9)
+		x.Device, x.Sample.Model = device, "n"
+		s.must(s.InsertSamples(s.Context(), []fleet.Sample{x}))
+	}
+	s.must(s.ModelSamples(s.Context(), "n", 540, func(x *fleet.Sample) error { models[x.Device] += x.Sample.Requests; return nil }))
+	s.must(s.ModelSamples(s.Context(), "n", 541, func(*fleet.Sample) error { models["late"]++; return nil }))
+	if diff := cmp.Diff(map[string]uint64{"a": 9, "c": 9}, models); diff != "" {
+		s.Error(diff)
+	}
+	if err := s.ModelSamples(s.Context(), "n", 0, func(*fleet.Sample) error { return errEnough }); !errors.Is(err, errEnough) {
+		s.Errorf("an error of the reader: %v", err)
 	}
 	es, err := s.Events(s.Context(), "a", "", 2)
 	s.must(err)

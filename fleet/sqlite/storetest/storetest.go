@@ -102,6 +102,7 @@ type Records interface {
 	Reports(ctx context.Context, device string, limit int) ([]fleet.Report, error)
 	Events(ctx context.Context, device, after string, limit int) ([]fleet.Event, error)
 	Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error)
+	ModelSamples(ctx context.Context, model string, since int64, each func(*fleet.Sample) error) error
 	Audit(ctx context.Context, object, after string, limit int) ([]fleet.Audit, error)
 	AddAudit(ctx context.Context, a fleet.Audit) error
 }

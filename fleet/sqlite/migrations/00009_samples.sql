@@ -1,0 +1,2 @@
+-- +goose Up
+CREATE INDEX samples_by_model ON samples (model, start);
