@@ -26,6 +26,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/broker"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/director"
+	"github.com/dunlin-edge/dunlin/fleet/drift"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
@@ -206,6 +207,7 @@ const graceTime = 3 * time.Second
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
 		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms,
+		Drift:      &drift.Service{Store: s.db, Blobs: s.blobs, Now: time.Now},
 		OnlineKeys: s.onlineJSON, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting,
 		Revoked: s.ended, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})

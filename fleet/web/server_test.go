@@ -29,6 +29,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/director"
+	"github.com/dunlin-edge/dunlin/fleet/drift"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
 	"github.com/dunlin-edge/dunlin/fleet/lockbox"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
@@ -153,6 +154,7 @@ func newServer(t testing.TB) *server {
 			&telemetry.Ingest{Store: db, Wake: func() {}, Now: now, Log: log},
 		},
 		Alarms:     &alarm.Board{Store: db, Now: now, Log: log},
+		Drift:      &drift.Service{Store: db, Blobs: blobs, Now: now},
 		OnlineKeys: func() []byte { return online }, CA: ca.Cert,
 		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
 		Retire: func(ctx context.Context, device string, a fleet.Audit) error {

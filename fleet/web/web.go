@@ -96,6 +96,7 @@ type Config struct {
 	Blobs     Blobs
 	Lockboxes Lockboxes
 	Alarms    Alarms
+	Drift     Drift
 	// OnlineKeys is the JSON of the server's public online keys, and of the next ones.
 	OnlineKeys func() []byte
 	// CA returns the certificates of the server's CAs in PEM.
@@ -151,6 +152,7 @@ func New(c Config) http.Handler {
 	a.rawRoutes()
 	a.usbRoutes()
 	a.alarmRoutes()
+	a.driftRoutes()
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, notFound(r))
 	})
