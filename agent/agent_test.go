@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 )
 
 func TestConfigIsStrict(t *testing.T) {
@@ -62,6 +64,8 @@ func TestDoctorNamesWhatWillNotWork(t *testing.T) {
 		grade string
 	}{
 		"32-bit userland":      {checkUserland(file("sh32", elf(1, 3))), FindingFail},
+		"whole sandbox":        {checkSandbox([]sandbox.Layer{{Name: "landlock", Have: true}, {Name: "seccomp", Have: true}}), FindingOK},
+		"half a sandbox":       {checkSandbox([]sandbox.Layer{{Name: "landlock"}, {Name: "seccomp", Have: true}}), FindingWarn},
 		"64-bit userland":      {checkUserland(file("sh64", elf(2, 62))), FindingOK},
 		"old glibc on arm64":   {checkLibc("arm64", "2.31"), FindingFail},
 		"same glibc on amd64":  {checkLibc("amd64", "2.31"), FindingOK},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/shirou/gopsutil/v4/mem"
@@ -17,6 +18,7 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/facts"
 	"github.com/dunlin-edge/dunlin/agent/identity"
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 	"github.com/dunlin-edge/dunlin/agent/wipe"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
@@ -51,6 +53,7 @@ func Doctor(c Config) []Finding {
 		checkMemory(),
 		checkListen(c),
 		checkCPUInfo(),
+		checkSandbox(sandbox.Kernel()),
 		checkClock(),
 		checkIdentity(c, time.Now()),
 	}
@@ -108,6 +111,21 @@ func checkWorker(path string) Finding {
 		return Finding{"worker", FindingFail, fmt.Sprintf("%s is built for %v", path, f.Machine), "install the worker of this architecture"}
 	}
 	return Finding{"worker", FindingOK, path, ""}
+}
+
+// checkSandbox looks at what the kernel gives; what the agent's user and unit give
+// is in its status.
+func checkSandbox(layers []sandbox.Layer) Finding {
+	f := Finding{Check: "sandbox", Grade: FindingOK}
+	var found []string
+	for _, l := range layers {
+		if !l.Have {
+			f.Grade, f.Next = FindingWarn, "use a kernel with Landlock (5.13, lsm=…,landlock) and seccomp: without them a hostile model reaches more of this device"
+		}
+		found = append(found, strings.TrimSpace(l.Name+" "+l.Detail))
+	}
+	f.Found = strings.Join(found, "; ")
+	return f
 }
 
 // minDiskMB is room for two places of a small model with their runtimes.

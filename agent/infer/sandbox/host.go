@@ -80,17 +80,26 @@ func (h *Host) Posture(withoutLauncher bool) []Layer {
 	add("no_new_privs", true, "")
 	add("own_user", h.noUser == nil, why(h.noUser, userDetail))
 	add("cgroup", h.groups != nil, why(h.noGroups, h.groups.detail))
-	if h.abi == 0 {
-		add("landlock", false, "the kernel has no Landlock, or it is not among its security modules (lsm=)")
-	} else {
-		add("landlock", true, landlockDetail(h.abi))
-	}
-	if h.seccomp {
-		add("seccomp", true, "")
-	} else {
-		add("seccomp", false, "the kernel does not filter system calls")
+	for _, l := range kernelLayers(h.abi, h.seccomp) {
+		add(l.Name, l.Have, l.Detail)
 	}
 	return out
+}
+
+// Kernel says which layers this kernel can give, whoever starts the agent. It
+// changes nothing.
+func Kernel() []Layer { return kernelLayers(landlockABI(), haveSeccomp()) }
+
+func kernelLayers(abi int, seccomp bool) []Layer {
+	l := Layer{Name: "landlock", Have: abi > 0, Detail: landlockDetail(abi)}
+	if !l.Have {
+		l.Detail = "the kernel has no Landlock, or it is not among its security modules (lsm=)"
+	}
+	s := Layer{Name: "seccomp", Have: seccomp}
+	if !s.Have {
+		s.Detail = "the kernel does not filter system calls"
+	}
+	return []Layer{l, s}
 }
 
 // why is the reason why a layer is missing, or what there is.
