@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Limits of the .npy and .npz readers.
@@ -19,11 +20,17 @@ const (
 	maxNPYHeader  = 64 << 10
 )
 
+// Text is the DType of an array of texts, which no tensor has.
+const Text = "BYTES"
+
 // Array is one array of a .npy or .npz file, in C order and little endian.
 type Array struct {
 	DType string // Open Inference Protocol: "FP32", …
 	Shape []int  // every dimension >= 0
 	Data  []byte
+
+	width int  // of a text: its characters
+	wide  bool // of a text: four bytes a character, UTF-32
 }
 
 // npyTypes maps numpy's descr to the datatype. One byte has no order.
@@ -36,6 +43,7 @@ var npyTypes = map[string]string{
 var (
 	npyDescr   = regexp.MustCompile(`'descr': '([<>|=][a-zA-Z][0-9]+)'`)
 	npyFortran = regexp.MustCompile(`'fortran_order': (True|False)`)
+	npyText    = regexp.MustCompile(`^(<U|\|S)([1-9][0-9]{0,2})$`)
 	npyShape   = regexp.MustCompile(`'shape': \(([0-9, ]*)\)`)
 )
 
@@ -59,7 +67,7 @@ func ReadNPY(b []byte) (*Array, error) {
 		return nil, err
 	}
 	a.Data = b[start+n:]
-	size := int64(dtypes[a.DType])
+	size := int64(a.size())
 	for _, d := range a.Shape {
 		if size *= int64(d); size > MaxArrayBytes {
 			return nil, malformed("array of shape %v is larger than %d bytes", a.Shape, MaxArrayBytes)
@@ -80,8 +88,12 @@ func parseNPYHeader(header string) (*Array, error) {
 		return nil, malformed("array in Fortran order; save it with numpy.ascontiguousarray")
 	}
 	a := &Array{DType: npyTypes[descr[1]], Shape: []int{}}
+	if text := npyText.FindStringSubmatch(descr[1]); text != nil {
+		a.DType, a.wide = Text, text[1] == "<U"
+		a.width, _ = strconv.Atoi(text[2]) // at most three digits
+	}
 	if a.DType == "" {
-		return nil, malformed("array of numpy type %s; little-endian numbers and bools are read", descr[1])
+		return nil, malformed("array of numpy type %s; little-endian numbers, bools and short texts are read", descr[1])
 	}
 	for part := range strings.SplitSeq(shape[1], ",") {
 		if part = strings.TrimSpace(part); part == "" {
@@ -143,6 +155,34 @@ func readMember(f *zip.File, limit int64) ([]byte, error) {
 }
 
 func malformed(format string, args ...any) *Error { return refuse(CodeArrayMalformed, format, args...) }
+
+// size is the bytes of one element.
+func (a *Array) size() int {
+	switch {
+	case a.DType != Text:
+		return dtypes[a.DType]
+	case a.wide:
+		return 4 * a.width
+	}
+	return a.width
+}
+
+// Text returns element i of a list of texts, 0 <= i < Len.
+func (a *Array) Text(i int) string {
+	b := a.Row(i)
+	if !a.wide {
+		return strings.ToValidUTF8(strings.TrimRight(string(b), "\x00"), "\uFFFD")
+	}
+	var s strings.Builder
+	for k := 0; k+4 <= len(b); k += 4 {
+		r := binary.LittleEndian.Uint32(b[k:])
+		if r == 0 {
+			break
+		}
+		s.WriteRune(rune(min(r, unicode.MaxRune+1))) // what is no character becomes U+FFFD
+	}
+	return s.String()
+}
 
 // Len is the number of rows: the first dimension, 0 for a scalar.
 func (a *Array) Len() int {

@@ -52,17 +52,17 @@ func TestReadNPY(t *testing.T) {
 		want   Array
 		values []float64
 	}{
-		"float32":     {npy("<f4", "2, 1", float32s(1.5, -2)), Array{"FP32", []int{2, 1}, nil}, []float64{1.5, -2}},
-		"float64":     {npy("<f8", "1,", le.AppendUint64(nil, math.Float64bits(math.Pi))), Array{"FP64", []int{1}, nil}, []float64{math.Pi}},
-		"float16":     {npy("<f2", "5,", []byte{0, 0x3c, 0, 0xc0, 1, 0, 0, 0x7c, 1, 0x7c}), Array{"FP16", []int{5}, nil}, []float64{1, -2, math.Ldexp(1, -24), math.Inf(1), math.NaN()}},
-		"uint8":       {npy("|u1", "3,", []byte{0, 1, 255}), Array{"UINT8", []int{3}, nil}, []float64{0, 1, 255}},
-		"int8":        {npy("|i1", "2,", []byte{127, 128}), Array{"INT8", []int{2}, nil}, []float64{127, -128}},
-		"int32":       {npy("<i4", "1,", []byte{255, 255, 255, 255}), Array{"INT32", []int{1}, nil}, []float64{-1}},
-		"int64":       {npy("<i8", "1,", le.AppendUint64(nil, 1<<40)), Array{"INT64", []int{1}, nil}, []float64{1 << 40}},
-		"bool":        {npy("|b1", "2,", []byte{0, 1}), Array{"BOOL", []int{2}, nil}, []float64{0, 1}},
-		"scalar":      {npy("<f4", "", float32s(7)), Array{"FP32", []int{}, nil}, []float64{7}},
-		"empty":       {npy("<f4", "0, 4", nil), Array{"FP32", []int{0, 4}, nil}, []float64{}},
-		"version 2.0": {npyVersion(2, "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", float32s(1)), Array{"FP32", []int{1}, nil}, []float64{1}},
+		"float32":     {npy("<f4", "2, 1", float32s(1.5, -2)), Array{DType: "FP32", Shape: []int{2, 1}}, []float64{1.5, -2}},
+		"float64":     {npy("<f8", "1,", le.AppendUint64(nil, math.Float64bits(math.Pi))), Array{DType: "FP64", Shape: []int{1}}, []float64{math.Pi}},
+		"float16":     {npy("<f2", "5,", []byte{0, 0x3c, 0, 0xc0, 1, 0, 0, 0x7c, 1, 0x7c}), Array{DType: "FP16", Shape: []int{5}}, []float64{1, -2, math.Ldexp(1, -24), math.Inf(1), math.NaN()}},
+		"uint8":       {npy("|u1", "3,", []byte{0, 1, 255}), Array{DType: "UINT8", Shape: []int{3}}, []float64{0, 1, 255}},
+		"int8":        {npy("|i1", "2,", []byte{127, 128}), Array{DType: "INT8", Shape: []int{2}}, []float64{127, -128}},
+		"int32":       {npy("<i4", "1,", []byte{255, 255, 255, 255}), Array{DType: "INT32", Shape: []int{1}}, []float64{-1}},
+		"int64":       {npy("<i8", "1,", le.AppendUint64(nil, 1<<40)), Array{DType: "INT64", Shape: []int{1}}, []float64{1 << 40}},
+		"bool":        {npy("|b1", "2,", []byte{0, 1}), Array{DType: "BOOL", Shape: []int{2}}, []float64{0, 1}},
+		"scalar":      {npy("<f4", "", float32s(7)), Array{DType: "FP32", Shape: []int{}}, []float64{7}},
+		"empty":       {npy("<f4", "0, 4", nil), Array{DType: "FP32", Shape: []int{0, 4}}, []float64{}},
+		"version 2.0": {npyVersion(2, "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", float32s(1)), Array{DType: "FP32", Shape: []int{1}}, []float64{1}},
 	} {
 		a, err := ReadNPY(c.file)
 		if err != nil {
@@ -188,6 +188,7 @@ func TestReal(t *testing.T) {
 func FuzzReadNPZ(f *testing.F) {
 	f.Add(sampleFiles()["golden.npz"])
 	f.Add(npz(map[string][]byte{"a": npy("|u1", "3,", []byte{1, 2, 3})}, false))
+	f.Add(npz(map[string][]byte{"a": npy("<U2", "2,", utf32("ab", "c"))}, false))
 	f.Add([]byte("PK\x05\x06" + strings.Repeat("\x00", 18)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		arrays, err := ReadNPZ(b)
@@ -197,6 +198,9 @@ func FuzzReadNPZ(f *testing.F) {
 		for _, a := range arrays {
 			for i := range min(a.Len(), 4) {
 				Values(a.DType, a.Row(i))
+				if a.DType == Text {
+					_ = a.Text(i)
+				}
 			}
 		}
 	})

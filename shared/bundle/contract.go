@@ -31,6 +31,7 @@ type Contract struct {
 	Budgets    []Budget     `json:"budgets,omitempty"`
 	Watch      *Watch       `json:"watch,omitempty"`
 	Reference  *Reference   `json:"reference,omitempty"`
+	Shadow     *Shadow      `json:"shadow,omitempty"`
 	Probation  Probation    `json:"probation"`
 	Serve      string       `json:"serve,omitempty"`            // "worker" (default), "file", "external"
 	Custom     []string     `json:"custom_operators,omitempty"` // serve "file": those that the application brings along, Flex ones too
@@ -74,32 +75,6 @@ type Meaning struct {
 	Colour string     `json:"colour,omitempty"` // image: "gray", "rgb", "bgr"
 	Range  [2]float64 `json:"range,omitzero"`   // image: real value of black and white
 	Score  string     `json:"score,omitempty"`  // classes: "softmax", "sigmoid", "logits"
-}
-
-// Golden names the golden cases: an .npz whose arrays carry the tensors' names
-// with a leading dimension that counts the cases.
-type Golden struct {
-	File      string               `json:"file"`
-	Cases     int                  `json:"cases"`
-	Tolerance map[string]Tolerance `json:"tolerance"` // by output name
-}
-
-// Tolerance bounds the difference between an output and its golden value; each
-// field that is set must hold.
-type Tolerance struct {
-	Relative float64 `json:"relative,omitempty"` // of the golden output's range (max-min over all cases), per element
-	Absolute float64 `json:"absolute,omitempty"` // per element, real values
-	Top      int     `json:"top,omitempty"`      // the golden argmax is among the first Top of the output
-	Pass     float64 `json:"pass,omitempty"`     // share of cases that must hold, 0: all
-}
-
-// Budget bounds what a model may cost on one hardware class; "any" applies
-// where no other does. Zero: no bound.
-type Budget struct {
-	Class        string `json:"class"`
-	LatencyP95US int64  `json:"latency_p95_us,omitempty"` // microseconds
-	PeakMemoryKB int64  `json:"peak_memory_kb,omitempty"` // KiB, worker beyond an empty one included
-	StartMS      int64  `json:"start_ms,omitempty"`       // spawn to first result
 }
 
 // Watch says what to observe in live outputs.

@@ -14,7 +14,6 @@ const (
 	maxRank    = 8
 	maxDim     = 1 << 30
 	maxName    = 128
-	maxBudgets = 64
 	maxCustom  = 64
 	maxClasses = 1 << 16
 	maxText    = 1 << 12
@@ -102,7 +101,7 @@ func (c *Contract) validateModel() error {
 	if err := validTensors("outputs", c.Outputs); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.validateGolden, c.validateBudgets, c.validateWatch} {
+	for _, check := range []func() error{c.validateGolden, c.validateBudgets, c.validateWatch, c.validateShadow} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -201,51 +200,6 @@ func (m *Meaning) validate(key, name string) error {
 	return nil
 }
 
-func (c *Contract) validateGolden() error {
-	g := c.Golden
-	if g == nil {
-		return nil
-	}
-	if err := validFile("golden.file", g.File); err != nil {
-		return err
-	}
-	if g.Cases < 1 || g.Cases > MaxGolden {
-		return invalid("golden.cases", "%d cases, 1 to %d are allowed", g.Cases, MaxGolden)
-	}
-	if len(g.Tolerance) == 0 {
-		return invalid("golden.tolerance", "no output has one, so the cases would prove nothing")
-	}
-	for name, t := range g.Tolerance {
-		if c.Output(name) == nil {
-			return invalid("golden.tolerance", "%.64q is no output", name)
-		}
-		if t.Relative == 0 && t.Absolute == 0 && t.Top == 0 {
-			return invalid("golden.tolerance", "%s: bounds nothing", name)
-		}
-		if !(t.Relative >= 0 && t.Relative <= 1) || !(t.Absolute >= 0 && finite(t.Absolute)) || t.Top < 0 || t.Top > maxClasses || !(t.Pass >= 0 && t.Pass <= 1) {
-			return invalid("golden.tolerance", "%s: %+v", name, t)
-		}
-	}
-	return nil
-}
-
-func (c *Contract) validateBudgets() error {
-	if len(c.Budgets) > maxBudgets {
-		return invalid("budgets", "%d budgets, at most %d are allowed", len(c.Budgets), maxBudgets)
-	}
-	seen := map[string]bool{}
-	for _, b := range c.Budgets {
-		if b.Class == "" || len(b.Class) > maxName || seen[b.Class] {
-			return invalid("budgets", "class %.64q is empty, too long or there twice", b.Class)
-		}
-		seen[b.Class] = true
-		if b.LatencyP95US < 0 || b.PeakMemoryKB < 0 || b.StartMS < 0 {
-			return invalid("budgets", "%s: a bound below zero", b.Class)
-		}
-	}
-	return nil
-}
-
 func (c *Contract) validateWatch() error {
 	if w := c.Watch; w != nil {
 		if c.Output(w.Output) == nil {
@@ -318,21 +272,6 @@ func find(list []Tensor, name string) *Tensor {
 		}
 	}
 	return nil
-}
-
-// BudgetFor returns the budget of a hardware class: its own, else the one for
-// "any", else no bounds.
-func (c *Contract) BudgetFor(class string) Budget {
-	var any Budget
-	for _, b := range c.Budgets {
-		if b.Class == class {
-			return b
-		}
-		if b.Class == "any" {
-			any = b
-		}
-	}
-	return any
 }
 
 // Carries says whether requests depend on earlier ones, so that none may be

@@ -1,0 +1,51 @@
+package bundle
+
+// Proof is what a pair of model and runtime showed on a device before it served. It
+// is stored as JSON beside the slot and travels as CBOR in reports.
+type Proof struct {
+	Cases  int          `json:"cases,omitempty" cbor:"1,keyasint,omitempty"` // golden cases
+	Held   int          `json:"held,omitempty" cbor:"2,keyasint,omitempty"`  // those that held
+	Slices []SliceShare `json:"slices,omitempty" cbor:"3,keyasint,omitempty"`
+	Cost   Cost         `json:"cost" cbor:"4,keyasint"`
+	Base   *Cost        `json:"base,omitempty" cbor:"5,keyasint,omitempty"` // of the slot that was active, measured in turns
+	// How the pair is to be served: with these kernels ("xnnpack", "builtin", "gpu",
+	// "npu") and threads of each worker.
+	Kernels string  `json:"kernels,omitempty" cbor:"6,keyasint,omitempty"`
+	Threads int     `json:"threads,omitempty" cbor:"7,keyasint,omitempty"`
+	Tried   []Tried `json:"tried,omitempty" cbor:"8,keyasint,omitempty"` // what did not do
+	Shadow  *Shade  `json:"shadow,omitempty" cbor:"9,keyasint,omitempty"`
+}
+
+// Cost is what a worker took. What was not measured is 0.
+type Cost struct {
+	P50US  int64 `json:"p50_us,omitempty" cbor:"1,keyasint,omitempty"` // of a run, microseconds
+	P95US  int64 `json:"p95_us,omitempty" cbor:"2,keyasint,omitempty"`
+	P99US  int64 `json:"p99_us,omitempty" cbor:"3,keyasint,omitempty"`
+	Start  int64 `json:"start_us,omitempty" cbor:"4,keyasint,omitempty"`      // spawn to first result, microseconds
+	Cold   int64 `json:"cold_start_us,omitempty" cbor:"5,keyasint,omitempty"` // the same from the disk, without packed weights
+	PeakKB int64 `json:"peak_kb,omitempty" cbor:"6,keyasint,omitempty"`       // highest resident memory
+}
+
+// SliceShare is how many golden cases of a slice held.
+type SliceShare struct {
+	Slice string `json:"slice" cbor:"1,keyasint"`
+	Cases int    `json:"cases" cbor:"2,keyasint"`
+	Held  int    `json:"held" cbor:"3,keyasint"`
+}
+
+// Tried is a way to run the pair that did not do, and why.
+type Tried struct {
+	Kernels string `json:"kernels" cbor:"1,keyasint"`
+	Why     string `json:"why" cbor:"2,keyasint"`
+}
+
+// Shade is what shadowing live requests showed.
+type Shade struct {
+	Requests uint64 `json:"requests" cbor:"1,keyasint"`                        // that were answered and compared
+	Agreed   uint64 `json:"agreed" cbor:"2,keyasint"`                          // of them
+	Dropped  uint64 `json:"dropped,omitempty" cbor:"3,keyasint,omitempty"`     // that were chosen while the worker was busy
+	P50US    int64  `json:"p50_us,omitempty" cbor:"4,keyasint,omitempty"`      // of its runs, at the lowest priority
+	P95US    int64  `json:"p95_us,omitempty" cbor:"5,keyasint,omitempty"`      //
+	LiveP95  int64  `json:"live_p95_us,omitempty" cbor:"6,keyasint,omitempty"` // of the active slot's runs of the same requests
+	Note     string `json:"note,omitempty" cbor:"7,keyasint,omitempty"`        // when it saw nothing, or too little: why
+}
