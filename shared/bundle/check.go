@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -163,7 +164,8 @@ func (c *Contract) CheckLabels(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if n := c.Classes(); n != 0 && n != len(labels) {
+	n := cmp.Or(c.Classes(), c.boxClasses())
+	if n != 0 && n != len(labels) {
 		return mismatch("%s holds %d labels, the model tells %d classes apart", c.Labels, len(labels), n)
 	}
 	return nil

@@ -52,31 +52,6 @@ type RuntimeABI struct {
 	GLibC   string `json:"glibc"`   // lowest glibc, "2.34"
 }
 
-// Tensor is one named input or output.
-type Tensor struct {
-	Name    string   `json:"name"`
-	DType   string   `json:"dtype"` // Open Inference Protocol: "FP32", "INT8", "UINT8", …
-	Shape   []int    `json:"shape"` // -1: dynamic
-	Quant   *Quant   `json:"quantization,omitempty"`
-	Meaning *Meaning `json:"meaning,omitempty"`
-}
-
-// Quant maps stored to real values: real = scale * (stored - zero). One entry
-// each for per-tensor quantization, else one per index of Axis.
-type Quant struct {
-	Scale []float32 `json:"scale"`
-	Zero  []int64   `json:"zero"`
-	Axis  int       `json:"axis,omitempty"`
-}
-
-// Meaning says what the numbers of a tensor stand for.
-type Meaning struct {
-	Kind   string     `json:"kind"`             // "image", "audio", "classes", "boxes", "embedding", "tensor"
-	Colour string     `json:"colour,omitempty"` // image: "gray", "rgb", "bgr"
-	Range  [2]float64 `json:"range,omitzero"`   // image: real value of black and white
-	Score  string     `json:"score,omitempty"`  // classes: "softmax", "sigmoid", "logits"
-}
-
 // Watch says what to observe in live outputs.
 type Watch struct {
 	Output string `json:"output"`          // the output that holds the scores

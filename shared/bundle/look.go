@@ -1,6 +1,10 @@
 package bundle
 
-import "github.com/dunlin-edge/dunlin/shared/sketch"
+import (
+	"math"
+
+	"github.com/dunlin-edge/dunlin/shared/sketch"
+)
 
 // integers are the ends of the datatypes that have few enough values to know them.
 var integers = map[string][2]float64{
@@ -12,6 +16,13 @@ var integers = map[string][2]float64{
 func (t *Tensor) Span() (lo, hi float64) {
 	if m := t.Meaning; m != nil && m.Range[0] != m.Range[1] {
 		return min(m.Range[0], m.Range[1]), max(m.Range[0], m.Range[1])
+	}
+	if m := t.Meaning; m != nil && len(m.Ranges) > 0 {
+		lo, hi = math.Inf(1), math.Inf(-1)
+		for _, r := range m.Ranges {
+			lo, hi = min(lo, r[0], r[1]), max(hi, r[0], r[1])
+		}
+		return lo, hi
 	}
 	ends, ok := integers[t.DType]
 	if !ok || t.Quant != nil && len(t.Quant.Scale) != 1 {

@@ -101,7 +101,7 @@ func (c *Contract) validateModel() error {
 	if err := validTensors("outputs", c.Outputs); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.validateGolden, c.validateBudgets, c.validateWatch, c.validateShadow} {
+	for _, check := range []func() error{c.validateBoxes, c.validateGolden, c.validateBudgets, c.validateWatch, c.validateShadow} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -142,8 +142,8 @@ func validTensors(key string, list []Tensor) error {
 			return err
 		}
 		if m := t.Meaning; m != nil {
-			if err := m.validate(key, t.Name); err != nil {
-				return err
+			if err := m.Validate(t.Shape); err != nil {
+				return invalid(key, "%s: %v", t.Name, err)
 			}
 		}
 	}
@@ -180,22 +180,6 @@ func (t *Tensor) validateShape(key string) error {
 		if !(s > 0 && float64(s) <= math.MaxFloat32) {
 			return invalid(key, "%s: scale %v", t.Name, s)
 		}
-	}
-	return nil
-}
-
-func (m *Meaning) validate(key, name string) error {
-	if !slices.Contains([]string{"image", "audio", "classes", "boxes", "embedding", "tensor"}, m.Kind) {
-		return invalid(key, "%s: meaning %.32q", name, m.Kind)
-	}
-	if !slices.Contains([]string{"", "gray", "rgb", "bgr"}, m.Colour) {
-		return invalid(key, "%s: colour %.32q", name, m.Colour)
-	}
-	if !slices.Contains([]string{"", "softmax", "sigmoid", "logits"}, m.Score) {
-		return invalid(key, "%s: score %.32q", name, m.Score)
-	}
-	if !finite(m.Range[0]) || !finite(m.Range[1]) {
-		return invalid(key, "%s: range %v", name, m.Range)
 	}
 	return nil
 }

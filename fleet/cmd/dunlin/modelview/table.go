@@ -133,16 +133,7 @@ func meaningText(m *bundle.Meaning) string {
 	if m == nil {
 		return ""
 	}
-	s := ", " + m.Kind
-	for _, word := range []string{m.Colour, m.Score} {
-		if word != "" {
-			s += " " + word
-		}
-	}
-	if m.Range != [2]float64{} {
-		s += fmt.Sprintf(" %v..%v", m.Range[0], m.Range[1])
-	}
-	return s
+	return ", " + clean(m.String())
 }
 
 // clean makes text of a file fit for a terminal: one line, at most 120 characters, no
