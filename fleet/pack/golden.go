@@ -16,6 +16,11 @@ const (
 	defaultMinutes  = 5
 	defaultRequests = 100
 	scoreBins       = 20
+
+	defaultShare    = 0.1 // of shadow
+	defaultDuty     = 0.2
+	defaultAgree    = 0.9
+	defaultShadowed = 200
 )
 
 var runtimeForm = regexp.MustCompile(`^([a-z0-9-]+) *>= *([0-9.]+)$`)
@@ -50,7 +55,10 @@ func (p *packer) golden() error {
 	if err != nil {
 		return err
 	}
-	g := &bundle.Golden{File: p.spec.Golden, Tolerance: map[string]bundle.Tolerance{}}
+	g := &bundle.Golden{File: p.spec.Golden, Tolerance: map[string]bundle.Tolerance{}, Repeat: p.spec.Repeat, Slices: p.spec.Slices}
+	if g.Repeat == "same" {
+		g.Repeat = bundle.RepeatSame
+	}
 	for name, t := range p.spec.Tolerance {
 		g.Tolerance[name] = bundle.Tolerance(t)
 	}
@@ -209,7 +217,7 @@ func scoreRange(t *bundle.Tensor, rows [][]float64) (lo, hi float64) {
 func (p *packer) rest() error {
 	c, s := &p.contract, p.spec
 	for class, b := range s.Budgets {
-		c.Budgets = append(c.Budgets, bundle.Budget{Class: class, LatencyP95US: b.LatencyP95US, PeakMemoryKB: b.PeakMemoryKB, StartMS: b.StartMS})
+		c.Budgets = append(c.Budgets, b.budget(class))
 	}
 	slices.SortFunc(c.Budgets, func(a, b bundle.Budget) int {
 		if a.Class < b.Class {
@@ -217,6 +225,10 @@ func (p *packer) rest() error {
 		}
 		return 1
 	})
+	if s.Shadow != nil {
+		c.Shadow = &bundle.Shadow{Share: defaultShare, Minutes: defaultMinutes, Requests: defaultShadowed, Duty: defaultDuty, Agree: defaultAgree}
+		overlay(c.Shadow, s.Shadow)
+	}
 	c.Probation = bundle.Probation{Minutes: defaultMinutes, Requests: defaultRequests}
 	if s.Probation != nil {
 		c.Probation = bundle.Probation(*s.Probation)
@@ -226,4 +238,18 @@ func (p *packer) rest() error {
 		c.Provenance = &about
 	}
 	return nil
+}
+
+// overlay takes over what people said of the shadow.
+func overlay(to *bundle.Shadow, said *specShadow) {
+	for _, v := range []struct{ to, said *float64 }{
+		{&to.Share, &said.Share}, {&to.Minutes, &said.Minutes}, {&to.Duty, &said.Duty}, {&to.Agree, &said.Agree},
+	} {
+		if *v.said != 0 {
+			*v.to = *v.said
+		}
+	}
+	if said.Requests != 0 {
+		to.Requests = said.Requests
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // SpecName is the file that people write beside their model.
@@ -31,6 +33,9 @@ type Spec struct {
 	Outputs map[string]string `yaml:"outputs"` // the same
 
 	Tolerance map[string]specTolerance `yaml:"tolerance"` // by output
+	Repeat    string                   `yaml:"repeat"`    // "same" (default), "close" or "any"
+	Slices    string                   `yaml:"slices"`    // array of golden with the labels of each case
+	Shadow    *specShadow              `yaml:"shadow"`
 	Reference string                   `yaml:"reference"` // an .npz with the watched output over a validation set
 	Watch     string                   `yaml:"watch"`     // name of the output with the scores
 	Budgets   map[string]specBudget    `yaml:"budgets"`   // by hardware class, or "any"
@@ -48,13 +53,44 @@ type specTolerance struct {
 	Relative float64 `yaml:"relative"`
 	Absolute float64 `yaml:"absolute"`
 	Top      int     `yaml:"top"`
+	Cosine   float64 `yaml:"cosine"`
+	IoU      float64 `yaml:"iou"`
 	Pass     float64 `yaml:"pass"`
 }
 
 type specBudget struct {
-	LatencyP95US int64 `yaml:"latency_p95_us"`
-	PeakMemoryKB int64 `yaml:"peak_memory_kb"`
-	StartMS      int64 `yaml:"start_ms"`
+	LatencyP50US int64         `yaml:"latency_p50_us"`
+	LatencyP95US int64         `yaml:"latency_p95_us"`
+	LatencyP99US int64         `yaml:"latency_p99_us"`
+	PeakMemoryKB int64         `yaml:"peak_memory_kb"`
+	StartMS      int64         `yaml:"start_ms"`
+	ColdStartMS  int64         `yaml:"cold_start_ms"`
+	MaxSliceGap  float64       `yaml:"max_slice_gap"`
+	Relative     *specRelative `yaml:"relative"` // multiples of the active slot's
+}
+
+type specRelative struct {
+	LatencyP50 float64 `yaml:"latency_p50"`
+	LatencyP95 float64 `yaml:"latency_p95"`
+	LatencyP99 float64 `yaml:"latency_p99"`
+	PeakMemory float64 `yaml:"peak_memory"`
+	Start      float64 `yaml:"start"`
+}
+
+// budget is what the contract holds of it.
+func (b *specBudget) budget(class string) bundle.Budget {
+	return bundle.Budget{
+		Class: class, LatencyP50US: b.LatencyP50US, LatencyP95US: b.LatencyP95US, LatencyP99US: b.LatencyP99US, PeakMemoryKB: b.PeakMemoryKB,
+		StartMS: b.StartMS, ColdStartMS: b.ColdStartMS, MaxSliceGap: b.MaxSliceGap, Relative: (*bundle.Relative)(b.Relative),
+	}
+}
+
+type specShadow struct {
+	Share    float64 `yaml:"share"`
+	Minutes  float64 `yaml:"minutes"`
+	Requests uint64  `yaml:"requests"`
+	Duty     float64 `yaml:"duty"`
+	Agree    float64 `yaml:"agree"`
 }
 
 type specProbation struct {
