@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet/modelsig"
@@ -113,37 +114,41 @@ func (p *packer) tensors() error {
 }
 
 // mean gives each tensor its meaning.
-func (p *packer) mean(key string, tensors []bundle.Tensor, only string, byName map[string]string) ([]bundle.Tensor, error) {
+func (p *packer) mean(key string, tensors []bundle.Tensor, only said, byName map[string]said) ([]bundle.Tensor, error) {
 	example := map[string]string{"input": "image gray 8x8 0..1", "output": "classes softmax"}[key]
-	if only != "" && len(tensors) != 1 {
+	if len(only) > 0 && len(tensors) != 1 {
 		return nil, refuse("pack.meaning", "name each one below '"+key+"s:'", "%s has one %s, %s has %d", SpecName, key, p.spec.File, len(tensors))
 	}
 	for name := range byName {
-		if only != "" || !hasTensor(tensors, name) {
+		if len(only) > 0 || !hasTensor(tensors, name) {
 			return nil, refuse("pack.meaning", "name the "+key+"s as 'dunlin model inspect' prints them", "%s: %q is no %s of %s, or is said twice", SpecName, name, key, p.spec.File)
 		}
 	}
 	for i := range tensors {
 		t := &tensors[i]
-		text := byName[t.Name]
-		if text == "" {
-			text = only
+		words := byName[t.Name]
+		if len(words) == 0 {
+			words = only
 		}
 		q := Question{key, "what the " + key + " " + t.Name + " stands for", example}
 		if len(tensors) > 1 {
 			q.Key = key + "s." + t.Name
 		}
-		if err := fill(p.Asker, &text, q); err != nil {
-			return nil, err
+		if len(words) == 0 {
+			var text string
+			if err := fill(p.Asker, &text, q); err != nil {
+				return nil, err
+			}
+			words = strings.Fields(text)
 		}
-		m, err := parseMeaning(q.Key, text)
+		m, err := parseMeaning(q.Key, words)
 		if err != nil {
 			return nil, err
 		}
-		claimed, ok := m.fit(t.Shape)
+		claimed, ok := m.claims(t.Shape)
 		if !ok && !p.Force {
 			return nil, refuse("pack.shape", "mend "+SpecName+" or export the model again; --force leaves the judgement to the devices",
-				"%s says %q of %s, but in %s its shape is %v", SpecName, text, t.Name, p.spec.File, t.Shape)
+				"%s says %q of %s, but in %s its shape is %v", SpecName, strings.Join(words, " "), t.Name, p.spec.File, t.Shape)
 		}
 		if !ok {
 			t.Shape = claimed

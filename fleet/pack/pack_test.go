@@ -341,34 +341,6 @@ func image(shape ...int32) string {
 	return string(tflitetest.Marshal(m))
 }
 
-func TestMeaning(t *testing.T) {
-	for text, want := range map[string]meaning{
-		"image gray 8x6 0..1":     {bundle.Meaning{Kind: "image", Colour: "gray", Range: [2]float64{0, 1}}, 8, 6},
-		"image -1..1 rgb":         {bundle.Meaning{Kind: "image", Colour: "rgb", Range: [2]float64{-1, 1}}, 0, 0},
-		"image bgr 0..255 10x10":  {bundle.Meaning{Kind: "image", Colour: "bgr", Range: [2]float64{0, 255}}, 10, 10},
-		"classes sigmoid":         {Meaning: bundle.Meaning{Kind: "classes", Score: "sigmoid"}},
-		" embedding ":             {Meaning: bundle.Meaning{Kind: "embedding"}},
-		"image gray -0.5..0.5 3x": {},
-		"image gray 0..0":         {},
-		"image gray 0x8 0..1":     {},
-		"classes":                 {},
-		"classes gray":            {},
-		"tensor softmax":          {},
-		"":                        {},
-	} {
-		m, err := parseMeaning("input", text)
-		if want.Kind == "" {
-			if code(err) != "pack.meaning" {
-				t.Errorf("%q: %+v, %v", text, m, err)
-			}
-			continue
-		}
-		if err != nil || *m != want {
-			t.Errorf("%q: %+v, %v", text, m, err)
-		}
-	}
-}
-
 // People say 8x8, the file says 16x16: refused, unless somebody insists; then
 // the contract holds what people said and the devices will refuse the file.
 func TestForce(t *testing.T) {

@@ -27,10 +27,10 @@ type Spec struct {
 	Golden  string `yaml:"golden"` // an .npz, or "none"
 	Runtime string `yaml:"runtime"`
 
-	Input   string            `yaml:"input"`   // meaning of the only input
-	Output  string            `yaml:"output"`  // meaning of the only output
-	Inputs  map[string]string `yaml:"inputs"`  // meanings by name, where there are several
-	Outputs map[string]string `yaml:"outputs"` // the same
+	Input   said            `yaml:"input"`   // meaning of the only input
+	Output  said            `yaml:"output"`  // meaning of the only output
+	Inputs  map[string]said `yaml:"inputs"`  // meanings by name, where there are several
+	Outputs map[string]said `yaml:"outputs"` // the same
 
 	Tolerance map[string]specTolerance `yaml:"tolerance"` // by output
 	Repeat    string                   `yaml:"repeat"`    // "same" (default), "close" or "any"
