@@ -105,7 +105,7 @@ func (s *Stick) device() string {
 
 // Refresh implements trust.Source. The director's files come whatever is held, so
 // that an older stick is refused as such; those of the catalog, which other routes
-// renew, only when they are newer.
+// renew, only when they or a root are newer: under new keys versions begin anew.
 func (s *Stick) Refresh(_ context.Context, held trust.Held) ([]trust.File, error) {
 	shared, err := s.metadata(s.path(wire.LockboxChannels, wire.LockboxName(s.who.Fleet, s.who.Channel)))
 	if err != nil {
@@ -117,7 +117,7 @@ func (s *Stick) Refresh(_ context.Context, held trust.Held) ([]trust.File, error
 	}
 	newer := false
 	for _, f := range shared {
-		newer = newer || f.Repo == trust.Catalog && f.Role == "timestamp" && f.Version > held.Catalog.Timestamp
+		newer = newer || f.Repo == trust.Catalog && (f.Role == "timestamp" && f.Version > held.Catalog.Timestamp || f.Role == "root" && f.Version > held.Catalog.Root)
 	}
 	var out []trust.File
 	for _, f := range shared {

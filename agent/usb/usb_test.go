@@ -324,11 +324,13 @@ func TestCatalogIsFiltered(t *testing.T) {
 	dir, _ := stick(t)
 	s, err := Open(dir, who)
 	must(t, err)
-	for held, want := range map[int64]int{0: 5, 4: 5, 5: 4, 6: 4} {
-		got, err := s.Refresh(t.Context(), trust.Held{Catalog: trust.Versions{Timestamp: held}, Director: trust.Versions{Timestamp: 9}})
+	for held, want := range map[trust.Versions]int{
+		{Root: 1}: 5, {Root: 1, Timestamp: 4}: 5, {Root: 1, Timestamp: 5}: 4, {Root: 1, Timestamp: 6}: 4, {Root: 0, Timestamp: 1 << 40}: 5,
+	} {
+		got, err := s.Refresh(t.Context(), trust.Held{Catalog: held, Director: trust.Versions{Timestamp: 9}})
 		must(t, err)
 		if len(got) != want {
-			t.Errorf("catalog %d is held: %d files, want %d", held, len(got), want)
+			t.Errorf("%+v is held: %d files, want %d", held, len(got), want)
 		}
 	}
 }

@@ -112,7 +112,7 @@ func checkCustom(channel string, old, md *metadata.Metadata[metadata.TargetsType
 			return refuse("role %s: the floor of %s falls from %d to %d", channel, model, floor, after.Floors[model])
 		}
 	}
-	return nil
+	return floorsInReach(channel, after, md)
 }
 
 // ownCustom is the custom object of a role that names its channel.
@@ -160,9 +160,33 @@ func (s *Service) newReleases(channel string, old, md *metadata.Metadata[metadat
 		if r.Counter <= highest[r.Model] {
 			return nil, nil, refuse("%s: counter %d is not above %d", r.Path(), r.Counter, highest[r.Model])
 		}
+		if r.Counter > highest[r.Model]+maxCounterStep {
+			return nil, nil, refuse("%s: counter %d is more than %d above %d", r.Path(), r.Counter, maxCounterStep, highest[r.Model])
+		}
 		highest[r.Model] = r.Counter
 	}
 	return out, signers, nil
+}
+
+// maxCounterStep is how far the counter of a release may be above the one before: a
+// stolen key cannot take all the numbers that there are, after which nothing newer
+// could ever be signed.
+const maxCounterStep = 1_000_000
+
+// floorsInReach wants no floor to be beyond what the next release can have: a floor
+// never falls, so one that no counter reaches would end the model's name in the
+// channel for good.
+func floorsInReach(channel string, c RoleCustom, md *metadata.Metadata[metadata.TargetsType]) error {
+	highest, err := counters(md)
+	if err != nil {
+		return refuse("role %s: %v", channel, err)
+	}
+	for model, floor := range c.Floors {
+		if floor > highest[model]+1 {
+			return refuse("role %s: the floor of %s is %d, its newest release has counter %d", channel, model, floor, highest[model])
+		}
+	}
+	return nil
 }
 
 // counters are the greatest of each model in a role.

@@ -138,6 +138,16 @@ func TestIngestRefuses(t *testing.T) {
 		"a floor falls": {refused, set(func(_ *rig, md *targets) {
 			md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": "dev"}}
 		})},
+		"a floor that the next release cannot reach": {refused, set(func(r *rig, md *targets) {
+			md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": "dev", "floors": map[string]any{"runtime-litert-arm64": 4}}}
+		})},
+		"a floor of a model without a release": {refused, set(func(r *rig, md *targets) {
+			md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": "dev", "floors": map[string]any{"runtime-litert-arm64": 1, "other": 2}}}
+		})},
+		"a counter that takes all numbers": {refused, set(func(r *rig, md *targets) {
+			b := r.runtime("2.9.0")
+			md.Signed.Targets[b.Path("dev")] = b.Target(r.t, 1<<52)
+		})},
 		"the top-level targets": {refused, func(r *rig) []byte { md := r.pub.Delegations(); md.Signed.Version = 3; return r.pub.SignRole(md) }},
 		"a root":                {refused, func(r *rig) []byte { return catalogtest.Sign(r.t, r.pub.CatalogRoot(), r.pub.Release...) }},
 		"a release goes":        {fleet.ErrReleaseExists, set(func(r *rig, md *targets) { delete(md.Signed.Targets, r.runtime("2.3.0").Path("dev")) })},

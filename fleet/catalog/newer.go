@@ -25,8 +25,15 @@ func (s *Service) Ahead(ctx context.Context, channel string, h Held) (role strin
 	return role, have, held, nil
 }
 
+// ahead leaves out what a root that the device does not have yet may put right: keys
+// that it replaces take the versions with them that they have signed, see
+// shared/trust.
 func ahead(st *State, channel string, h Held) (role string, have, held int64) {
-	for _, x := range h.roles(channel) {
+	roles := h.roles(channel)
+	if h.Root < st.Rows[metadata.ROOT].Version {
+		roles = roles[:1]
+	}
+	for _, x := range roles {
 		if v := st.Rows[x.role].Version; x.held > v {
 			return x.role, v, x.held
 		}
@@ -46,8 +53,9 @@ func (h Held) roles(channel string) []heldRole {
 }
 
 // Newer returns every file that a device of a channel needs and does not hold,
-// roots first, then timestamp, snapshot, targets, the channel's role. A device
-// that is ahead gets none: it would have to refuse them.
+// roots first, then timestamp, snapshot, targets, the channel's role. With a root
+// come all the others, whatever the device holds: under new keys versions begin anew.
+// A device that is ahead gets none: it would have to refuse them.
 func (s *Service) Newer(ctx context.Context, channel string, h Held) ([]fleet.MetaRow, error) {
 	st, err := s.state(ctx)
 	if err != nil || len(st.Rows) == 0 {
@@ -60,11 +68,9 @@ func (s *Service) Newer(ctx context.Context, channel string, h Held) ([]fleet.Me
 	if err != nil {
 		return nil, err
 	}
-	for _, x := range []struct {
-		role string
-		held int64
-	}{{metadata.TIMESTAMP, h.Timestamp}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TARGETS, h.Targets}, {channel, h.Role}} {
-		if r, ok := st.Rows[x.role]; ok && r.Version > x.held {
+	all := len(out) > 0
+	for _, x := range []heldRole{{metadata.TIMESTAMP, h.Timestamp}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TARGETS, h.Targets}, {channel, h.Role}} {
+		if r, ok := st.Rows[x.role]; ok && (all || r.Version > x.held) {
 			out = append(out, r)
 		}
 	}

@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -74,5 +75,44 @@ func TestAfterRestore(t *testing.T) {
 	md.Signed.Version = 1002
 	if rs := r.publish("dev", md); len(rs) != 1 {
 		t.Errorf("%+v", rs)
+	}
+}
+
+// TestNewRootBringsAll gives a device that has not heard of a new root the root and
+// everything under it, however far ahead a thief of the old keys has taken it: under
+// new keys its versions begin anew. A device that knows the root and holds more is
+// sent nothing.
+func TestNewRootBringsAll(t *testing.T) {
+	r := installed(t)
+	c := r.change()
+	next := *c.Publishers
+	next.Online = c.ready()
+	c.root, c.dir = next.CatalogRoot(), next.DirectorRoot()
+	c.root.Signed.Version, c.dir.Signed.Version = 2, 2
+	must(t, r.Amend(t.Context(), c.made(), "anna"))
+	all := []string{"root", "timestamp", "snapshot", "targets", "dev"}
+	for _, tc := range []struct {
+		name  string
+		held  catalog.Held
+		want  []string
+		ahead string
+	}{
+		{"up to date before", catalog.Held{Root: 1, Timestamp: 1, Snapshot: 1, Targets: 1, Role: 1}, all, ""},
+		{"timestamp far ahead", catalog.Held{Root: 1, Timestamp: 1 << 60, Snapshot: 1, Targets: 1, Role: 1}, all, ""},
+		{"all far ahead", catalog.Held{Root: 1, Timestamp: 1 << 60, Snapshot: 1 << 60, Targets: 1 << 60, Role: 1 << 60}, all, ""},
+		{"knows the root, far ahead", catalog.Held{Root: 2, Timestamp: 1 << 60, Snapshot: 1, Targets: 1, Role: 1}, nil, "timestamp"},
+		{"a root that is not here", catalog.Held{Root: 3}, nil, "root"},
+	} {
+		rows, err := r.Newer(t.Context(), "dev", tc.held)
+		must(t, err)
+		var got []string
+		for _, x := range rows {
+			got = append(got, x.Role)
+		}
+		role, _, _, err := r.Ahead(t.Context(), "dev", tc.held)
+		must(t, err)
+		if !slices.Equal(got, tc.want) || role != tc.ahead {
+			t.Errorf("%s: %v and ahead by %q, want %v and %q", tc.name, got, role, tc.want, tc.ahead)
+		}
 	}
 }

@@ -34,12 +34,13 @@ func (s *Service) Newer(ctx context.Context, device string, h Held) ([]fleet.Met
 	for i := max(0, h.Root); i < int64(len(roots)); i++ {
 		out = append(out, fleet.MetaRow{Repo: Repo, Role: metadata.ROOT, Version: i + 1, Bytes: roots[i]})
 	}
+	all := len(out) > 0 // under new keys versions begin anew
 	for _, x := range []struct {
 		role string
 		held int64
 	}{{metadata.TIMESTAMP, h.Timestamp}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TARGETS, h.Targets}} {
 		i := slices.IndexFunc(rows, func(r fleet.MetaRow) bool { return r.Role == x.role })
-		if i >= 0 && rows[i].Version > x.held {
+		if i >= 0 && (all || rows[i].Version > x.held) {
 			out = append(out, rows[i])
 		}
 	}

@@ -15,8 +15,11 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/alarm"
 	"github.com/dunlin-edge/dunlin/fleet/backup"
+	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
 var testPassphrase = []byte("a long passphrase")
@@ -196,7 +199,7 @@ func TestAlarmOnce(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	s := &server{db: db, log: log, alarms: &alarm.Board{Store: db, Now: time.Now, Log: log}}
 	for _, v := range []int64{5, 5, 4, 6} {
-		if err := s.alarmAhead(t.Context(), "meter-1", "catalog", "dev", 3, v); err != nil {
+		if err := s.alarmAhead(t.Context(), "meter-1", []finding{{"catalog", "dev", 3, v}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -206,5 +209,51 @@ func TestAlarmOnce(t *testing.T) {
 	}
 	if xs := s.alarms.List(t.Context()); len(xs) != 1 || xs[0].Kind != fleet.AlarmAhead || xs[0].Subject != "catalog dev" || !strings.Contains(xs[0].Text, "version 6") {
 		t.Errorf("alarms %+v", xs)
+	}
+	// A device that lies hides nothing that another one says, and when both have
+	// what the server has, the alarm is over.
+	say := func(device string, f ...finding) []fleet.Alarm {
+		t.Helper()
+		if err := s.alarmAhead(t.Context(), device, f); err != nil {
+			t.Fatal(err)
+		}
+		return s.alarms.List(t.Context())
+	}
+	say("liar", finding{"catalog", "dev", 3, 1 << 60})
+	if xs := say("meter-2", finding{"catalog", "dev", 3, 4}); len(xs) != 1 || !strings.Contains(xs[0].Text, "meter-2 holds version 4") || !strings.Contains(xs[0].Text, "(3 so far)") {
+		t.Errorf("alarms %+v", xs)
+	}
+	say("meter-1")
+	if xs := say("liar"); len(xs) != 1 {
+		t.Errorf("alarms %+v", xs)
+	}
+	if xs := say("meter-2"); len(xs) != 0 {
+		t.Errorf("alarms %+v", xs)
+	}
+}
+
+// TestHelloFromFarAhead answers a device that a thief of the director's key has taken
+// beyond all numbers: only so it hears of the root that brings the next key.
+func TestHelloFromFarAhead(t *testing.T) {
+	dir, _ := newDir(t)
+	waitingRollout(t, dir)
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, databaseFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	log := slog.New(slog.DiscardHandler)
+	s := &server{db: db, log: log, alarms: &alarm.Board{Store: db, Now: time.Now, Log: log},
+		director: &director.Service{Store: db, Now: time.Now}, catalog: &catalog.Service{Store: db, Now: time.Now, Log: log}}
+	for _, h := range []wire.Hello{{Generation: 1 << 60}, {Held: wire.Held{Director: wire.Versions{Timestamp: 1 << 60}}}} {
+		if err := s.hello(t.Context(), "meter-1", &h); err != nil {
+			t.Errorf("%+v: %v", h, err)
+		}
+		if xs := s.alarms.List(t.Context()); len(xs) != 1 || xs[0].Subject != "director generation or version" || !strings.Contains(xs[0].Next, "keys rotate") {
+			t.Errorf("alarms %+v", xs)
+		}
+	}
+	if err := s.hello(t.Context(), "meter-1", &wire.Hello{}); err != nil || len(s.alarms.List(t.Context())) != 0 {
+		t.Errorf("%v, alarms %+v", err, s.alarms.List(t.Context()))
 	}
 }

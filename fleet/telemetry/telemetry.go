@@ -166,7 +166,7 @@ func (i *Ingest) window(ctx context.Context, device string) (int64, error) {
 // acknowledge marks the memberships whose assignment the device has verified. An
 // assignment made since the wish was read is not one of them.
 func (i *Ingest) acknowledge(ctx context.Context, wish *fleet.Wish, generation int64, now time.Time) error {
-	if generation < wish.Generation || wish.Generation == 0 {
+	if generation != wish.Generation || wish.Generation == 0 {
 		return nil
 	}
 	changed := false

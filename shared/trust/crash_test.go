@@ -124,10 +124,12 @@ func histories(t *testing.T) []*history {
 func (w *world) rotation() *history {
 	const far = 1_000_000
 	before := w.at(5, 4)
+	before.generation = far
 	before.offer = w.say(false, func(o *offer) {
-		o.version, o.generation, o.catalogVersion, o.floors = far, 5, 5, map[string]int64{"meter-digits": 4}
+		o.version, o.generation, o.catalogVersion, o.floors = far, far, 5, map[string]int64{"meter-digits": 4}
 	})
-	thief := w.say(true, func(o *offer) { o.version, o.generation, o.catalogVersion = far+1, 6, 6 })
+	thief := w.say(true, func(o *offer) { o.version, o.generation, o.catalogVersion = far+1, far+1, 6 })
+	behind := w.say(false, func(o *offer) { o.version, o.generation, o.catalogVersion = far+1, far-1, 6 })
 	director, stamp, snap := newKey(), newKey(), newKey()
 	w.extra = []File{
 		{Director, metadata.ROOT, 2, w.root(map[string]ed25519.PrivateKey{metadata.TARGETS: director, metadata.SNAPSHOT: director, metadata.TIMESTAMP: director}, 2, w.rootA, w.rootB)},
@@ -138,10 +140,10 @@ func (w *world) rotation() *history {
 	after.older["the thief's keys"] = thief
 	after.offer.all, after.newest.all = true, true
 	before.newest = after.newest
-	delete(before.older, "everything") // versions begin anew with the keys, generations do not
-	delete(before.older, "catalog")
-	delete(before.older, "director")
-	before.older["generation"] = w.say(true, func(o *offer) { o.version, o.generation, o.catalogVersion, o.floors = 1, 4, 6, nil })
+	for _, made := range []string{"everything", "catalog", "director", "generation"} {
+		delete(before.older, made) // versions and generations begin anew with the keys
+	}
+	before.older["generation under the old keys"] = behind
 	return &history{name: "replaced keys", moments: []moment{before, after}}
 }
 

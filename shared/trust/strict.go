@@ -76,7 +76,7 @@ func object(d *json.Decoder, depth int) error {
 			return fmt.Errorf("JSON key %q twice", key)
 		}
 		seen[key] = true
-		if l := strings.ToLower(key); l != key && known[l] {
+		if l := strings.ToLower(strings.ToUpper(key)); l != key && known[l] { // as encoding/json compares them
 			return fmt.Errorf("JSON key %q, %q is meant", key, l)
 		}
 		if err := value(d, depth+1); err != nil {

@@ -39,6 +39,15 @@ type seen struct {
 	Versions   map[string]map[string]int64 `json:"versions"` // by repository and role
 }
 
+// forget drops what was seen of a repository under keys that a root has replaced.
+// Floors stay: people sign them.
+func (s *seen) forget(repo string) {
+	delete(s.Versions, repo)
+	if repo == Director {
+		s.Generation = 0
+	}
+}
+
 // seenFiles are the copies, in the order of their writing.
 var seenFiles = [2]string{"seen.json", "seen.2.json"}
 
@@ -201,12 +210,12 @@ func (v *view) roots(r *repo, files []File) (map[string][]byte, error) {
 	return out, nil
 }
 
-// notOlder compares with the greatest versions ever seen. Versions that were seen
-// under keys that a root has replaced do not count: so a fleet recovers from a
-// thief who signed far ahead.
+// notOlder compares with the greatest versions ever seen. Versions and generations
+// that were seen under keys that a root has replaced do not count: so a fleet
+// recovers from a thief who signed far ahead.
 func (v *view) notOlder(r *repo) error {
 	if r.rotated {
-		delete(v.seen.Versions, r.name)
+		v.seen.forget(r.name)
 	}
 	for role, version := range v.seen.Versions[r.name] {
 		if have, ok := r.versions[role]; ok && have < version {
@@ -249,7 +258,7 @@ func (v *view) namesDevice() error {
 			return refuse(CodeMixAndMatch, "generations %d and %d", all[0].Generation, all[i].Generation)
 		}
 	}
-	if all[0].Generation < v.seen.Generation {
+	if all[0].Generation < v.seen.Generation && !v.director.rotated {
 		return refuse(CodeRollback, "generation %d, generation %d was seen", all[0].Generation, v.seen.Generation)
 	}
 	if v.director.roles[metadata.TARGETS].Signed.Delegations != nil {
@@ -416,7 +425,7 @@ func (v *view) store() error {
 		forgetful.Versions = maps.Clone(v.seen.Versions)
 		for _, r := range []*repo{v.director, v.catalog} {
 			if r.rotated {
-				delete(forgetful.Versions, r.name)
+				forgetful.forget(r.name)
 			}
 		}
 		if err := v.storeSeen(forgetful); err != nil {

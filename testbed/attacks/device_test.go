@@ -236,6 +236,7 @@ func fastForward(t *testing.T, w *world) {
 	f := w.forge(t, w.later)
 	for _, role := range []string{"timestamp", "snapshot", "targets"} {
 		f.Files["director/"+role].Signed["version"] = 1 << 40
+		f.custom("director/" + role)["generation"] = 1 << 53
 	}
 	d.believes(sends(f.Send()))
 	d.refuses(honest(w.last), trust.CodeRollback)

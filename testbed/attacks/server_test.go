@@ -153,6 +153,6 @@ func elsewhereRows() []group {
 		{name: "floods over many sessions", holds: "limited as one device", test: "fleet/broker TestFloodOverManySessions"},
 		{name: "leaves a will for another's topic", holds: "it reaches only its own", test: "fleet/broker TestWillReachesOnlyItsOwn"},
 		{name: "sends bytes that are no message on every topic", code: "wire.malformed", test: "testbed/lab TestMalformed"},
-		{name: "raises the same refusal without end", holds: "it is told once and then counted", test: "agent TestRefusalsAreCounted"},
+		{name: "raises the same refusal without end", holds: "it is told once and then counted", test: "agent/tally TestRefusalsAreCounted"},
 	}}}
 }
