@@ -5,46 +5,67 @@ import (
 	"image"
 	"image/jpeg"
 	"image/png"
+	"io"
 )
 
 // maxScans bounds the passes over a progressive JPEG: each may cost as much as a whole
 // picture and take a few bytes only. Encoders make about ten.
 const maxScans = 200
 
+// Measure reads the size of a JPEG or PNG file from its header, so that room for it can
+// be had before it is decoded. What it refuses Decode refuses as well.
+func Measure(b []byte, pixels int) (width, height int, err error) {
+	if len(b) > MaxFile {
+		return 0, 0, refuse(CodeSize, "a file of %d bytes; at most %d are taken", len(b), MaxFile)
+	}
+	f := formatOf(b)
+	if f == nil {
+		return 0, 0, refuse(CodeFormat, "a file that is neither JPEG nor PNG")
+	}
+	c, err := f.config(bytes.NewReader(b))
+	if err != nil {
+		return 0, 0, refuse(CodeMalformed, "the picture's header: %v", err)
+	}
+	return c.Width, c.Height, fits(c.Width, c.Height, pixels)
+}
+
 // Decode reads a JPEG or PNG file. At most pixels are taken, 0: MaxPixels. Orientation,
 // colour profiles and transparency are not looked at, as most training code does.
 func Decode(b []byte, pixels int) (*Picture, error) {
-	if len(b) > MaxFile {
-		return nil, refuse(CodeSize, "a file of %d bytes; at most %d are taken", len(b), MaxFile)
-	}
-	var config func() (image.Config, error)
-	var decode func() (image.Image, error)
-	switch {
-	case bytes.HasPrefix(b, []byte("\xff\xd8\xff")):
-		if n := bytes.Count(b, []byte("\xff\xda")); n > maxScans {
-			return nil, refuse(CodeMalformed, "a JPEG of %d scans; at most %d are taken", n, maxScans)
-		}
-		config = func() (image.Config, error) { return jpeg.DecodeConfig(bytes.NewReader(b)) }
-		decode = func() (image.Image, error) { return jpeg.Decode(bytes.NewReader(b)) }
-	case bytes.HasPrefix(b, []byte("\x89PNG\r\n\x1a\n")):
-		config = func() (image.Config, error) { return png.DecodeConfig(bytes.NewReader(b)) }
-		decode = func() (image.Image, error) { return png.Decode(bytes.NewReader(b)) }
-	default:
-		return nil, refuse(CodeFormat, "a file that is neither JPEG nor PNG")
-	}
-	c, err := config()
-	if err != nil {
-		return nil, refuse(CodeMalformed, "the picture's header: %v", err)
-	}
-	if err := fits(c.Width, c.Height, pixels); err != nil {
+	if _, _, err := Measure(b, pixels); err != nil {
 		return nil, err
 	}
-	m, err := decode()
+	f := formatOf(b)
+	if n := bytes.Count(b, []byte("\xff\xda")); f.scans && n > maxScans {
+		return nil, refuse(CodeMalformed, "a JPEG of %d scans; at most %d are taken", n, maxScans)
+	}
+	m, err := f.decode(bytes.NewReader(b))
 	if err != nil {
 		return nil, refuse(CodeMalformed, "the picture: %v", err)
 	}
 	return convert(m, pixels)
 }
+
+// format is a kind of file.
+type format struct {
+	config func(io.Reader) (image.Config, error)
+	decode func(io.Reader) (image.Image, error)
+	scans  bool // it may hold a picture in many passes
+}
+
+// formatOf knows a file by its first bytes; nil: it is none of ours.
+func formatOf(b []byte) *format {
+	switch {
+	case bytes.HasPrefix(b, []byte("\xff\xd8\xff")):
+		return &format{jpeg.DecodeConfig, jpeg.Decode, true}
+	case bytes.HasPrefix(b, []byte("\x89PNG\r\n\x1a\n")):
+		return &format{png.DecodeConfig, png.Decode, false}
+	}
+	return nil
+}
+
+// IsFile tells whether bytes begin as a JPEG or PNG file does.
+func IsFile(b []byte) bool { return formatOf(b) != nil }
 
 // convert copies what the decoders return. Of 16 bits the upper 8 count.
 func convert(m image.Image, pixels int) (*Picture, error) {

@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"agent/state":            {"shared/durable"},
 	"agent/queue":            {"shared/wire", "shared/durable"},
 	"agent/observe":          {"shared/sketch", "shared/wire", "shared/bundle"},
-	"agent/infer":            {"shared/bundle", "shared/tflite", "shared/sketch", "shared/durable", "agent/observe"},
+	"agent/infer":            {"shared/bundle", "shared/picture", "shared/tflite", "shared/sketch", "shared/durable", "agent/observe"},
 	"agent/infer/litert":     {},
 	"agent/link":             {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/usb":              {"shared/wire", "shared/trust", "shared/durable"},

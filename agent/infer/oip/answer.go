@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/agent/infer/named"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -15,6 +16,7 @@ type answer struct {
 	id      string
 	by      infer.Slot
 	outputs []output
+	results *named.Results // nil: not asked for
 }
 
 // output is one tensor of an answer.
@@ -29,10 +31,16 @@ type output struct {
 
 // answer picks the outputs that were asked for, in that order; all of them, in the
 // contract's order, when none was named. What is for shared memory is put there.
-func (f *front) answer(r *request, by infer.Slot, out [][]byte) (*answer, error) {
+//
+// With results by name only tensors that were named come as well.
+func (f *front) answer(r *request, by infer.Slot, out [][]byte, shown *named.Shown) (*answer, error) {
 	a := &answer{id: idOr(r.id), by: by}
+	var err error
+	if a.results, err = f.named(r, by, out, shown); err != nil {
+		return nil, err
+	}
 	wanted := r.outputs
-	if len(wanted) == 0 {
+	if len(wanted) == 0 && !r.named {
 		for _, t := range by.Contract.Outputs {
 			wanted = append(wanted, outputRequest{name: t.Name})
 		}

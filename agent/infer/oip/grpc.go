@@ -2,6 +2,7 @@ package oip
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/agent/infer/oip/elements"
 	"github.com/dunlin-edge/dunlin/agent/infer/oip/oippb"
 )
 
@@ -220,6 +222,10 @@ func (f *front) grpcStream(ctx context.Context, stream *connect.BidiStream[oippb
 // messageOf writes an answer; its tensors are bytes.
 func messageOf(a *answer) *oippb.ModelInferResponse {
 	m := &oippb.ModelInferResponse{ModelName: a.by.Key.Model, ModelVersion: a.by.Version, Id: a.id}
+	if a.results != nil {
+		b, _ := json.Marshal(a.results) // of finite numbers and texts
+		m.Parameters = map[string]*oippb.InferParameter{"results": {ParameterChoice: &oippb.InferParameter_StringParam{StringParam: string(b)}}}
+	}
 	for _, o := range a.outputs {
 		x := &oippb.ModelInferResponse_InferOutputTensor{Name: o.name, Datatype: o.datatype, Shape: wide(o.shape)}
 		raw := o.raw
@@ -248,13 +254,19 @@ func requestOf(m *oippb.ModelInferRequest) (*request, error) {
 		return nil, err
 	}
 	r.timeout = time.Duration(micros) * time.Microsecond
+	if err := r.wantsOf(m.Parameters); err != nil {
+		return nil, err
+	}
 	raw := m.RawInputContents
 	for _, in := range m.Inputs {
 		x := inputTensor{name: in.Name, datatype: in.Datatype, size: -1}
 		for _, d := range in.Shape {
 			x.shape = append(x.shape, int(min(d, math.MaxInt32)))
 		}
-		if x.memory, err = windowOf(in.Parameters); err != nil {
+		if x.memory, err = windowOf(in.Parameters); err == nil {
+			x.from, err = foreignOf(in)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("input %.80q: %w", in.Name, err)
 		}
 		switch {
@@ -267,8 +279,9 @@ func requestOf(m *oippb.ModelInferRequest) (*request, error) {
 			}
 			x.raw, raw = raw[0], raw[1:]
 			x.size = int64(len(x.raw))
+		case x.from.element != nil:
 		default:
-			if x.raw, err = contents(in.Datatype, in.Contents); err != nil {
+			if x.raw, err = elements.Contents(in.Datatype, in.Contents); err != nil {
 				return nil, fmt.Errorf("input %.80q: %w", in.Name, err)
 			}
 			x.size = int64(len(x.raw))
@@ -294,6 +307,19 @@ func requestOf(m *oippb.ModelInferRequest) (*request, error) {
 		r.outputs = append(r.outputs, o)
 	}
 	return r, nil
+}
+
+// wantsOf reads the parameters that ask for results by name.
+func (r *request) wantsOf(from map[string]*oippb.InferParameter) error {
+	results, err := textOf(from, "results")
+	if err != nil {
+		return err
+	}
+	top, err := whole(from, "top", math.MaxInt32)
+	if r.top = int(top); err != nil {
+		return err
+	}
+	return r.wants(results)
 }
 
 // whole reads a parameter that is a number from 0 to limit; 0 when it is not there.

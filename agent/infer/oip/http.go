@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/agent/infer/named"
+	"github.com/dunlin-edge/dunlin/agent/infer/oip/elements"
 )
 
 // refuse answers with what is wrong.
@@ -79,7 +82,12 @@ func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer done()
-	req, err := read(b, r.Header.Get(headerLength))
+	var req *request
+	if slices.Contains(files, r.Header.Get("Content-Type")) {
+		req, err = fileRequest(s.Contract, b, r.URL.Query())
+	} else {
+		req, err = read(b, r.Header.Get(headerLength))
+	}
 	if err != nil {
 		refuse(w, bad(err))
 		return
@@ -98,6 +106,8 @@ type response struct {
 	Model   string         `json:"model_name"`
 	Version string         `json:"model_version"`
 	Outputs []outputTensor `json:"outputs"`
+	// Parameters holds results by name.
+	Parameters map[string]*named.Results `json:"parameters,omitempty"`
 }
 
 type outputTensor struct {
@@ -123,6 +133,9 @@ const headerLength = "Inference-Header-Content-Length"
 // send writes the answer: JSON, and the binary outputs behind it.
 func send(w http.ResponseWriter, r *http.Request, a *answer) {
 	resp := response{ID: a.id, Model: a.by.Key.Model, Version: a.by.Version, Outputs: []outputTensor{}}
+	if a.results != nil {
+		resp.Parameters = map[string]*named.Results{"results": a.results}
+	}
 	var tail []byte
 	isBinary := false
 	for _, o := range a.outputs {
@@ -137,7 +150,7 @@ func send(w http.ResponseWriter, r *http.Request, a *answer) {
 		case o.datatype == "BYTES":
 			x.Data = append([]string{}, o.text...)
 		default:
-			x.Data = numbers(o.datatype, o.raw)
+			x.Data = elements.JSON(o.datatype, o.raw)
 		}
 		resp.Outputs = append(resp.Outputs, x)
 	}

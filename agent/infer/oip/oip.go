@@ -10,12 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/agent/infer/named"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -53,13 +55,14 @@ type front struct {
 	answered func(Answered) // nil: nobody is told
 	memory   *regions       // nil: not allowed
 	bodies   *semaphore.Weighted
+	pixels   *semaphore.Weighted // of pictures that are decoded
 	stats    statistics
 	names    labelFiles
 }
 
 // Handler serves the protocol.
 func Handler(c Config) http.Handler {
-	f := &front{e: c.Engine, version: c.Version, answered: c.Answered, bodies: semaphore.NewWeighted(maxBodies)}
+	f := &front{e: c.Engine, version: c.Version, answered: c.Answered, bodies: semaphore.NewWeighted(maxBodies), pixels: semaphore.NewWeighted(maxDecoding)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2", f.server)
 	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) {
@@ -158,9 +161,12 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		inputs, err := req.bytes(s.Contract)
+		inputs, shown, err := f.inputs(ctx, req, s.Contract)
 		if err != nil {
-			return nil, bad(err)
+			return nil, err
+		}
+		if shown != nil {
+			ctx = infer.WithSource(ctx, shown.Width, shown.Height)
 		}
 		began := time.Now()
 		out, by, err := f.ask(ctx, s, inputs)
@@ -176,13 +182,32 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 		if err != nil {
 			return nil, err
 		}
-		a, err := f.answer(req, by, out)
+		a, err := f.answer(req, by, out, shown)
 		if err != nil {
 			return nil, bad(err)
 		}
 		f.tell(a.id, by, inputs, out, time.Since(began))
 		return a, nil
 	}
+}
+
+// inputs checks a request against a contract and returns the inputs in its order, and
+// what the picture among them was.
+func (f *front) inputs(ctx context.Context, r *request, c *bundle.Contract) ([][]byte, *named.Shown, error) {
+	if r.named {
+		if err := named.Check(c); err != nil {
+			return nil, nil, bad(err)
+		}
+	}
+	r, shown, err := f.fitted(ctx, r, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	inputs, err := r.bytes(c)
+	if err != nil {
+		return nil, nil, bad(err)
+	}
+	return inputs, shown, nil
 }
 
 // ask runs the model, unless the request's time is over, and counts it.
@@ -210,11 +235,13 @@ func checked(version string, s, by infer.Slot) bool {
 		return false
 	}
 	return slices.EqualFunc(s.Contract.Inputs, by.Contract.Inputs, func(a, b bundle.Tensor) bool {
-		return a.Name == b.Name && a.DType == b.DType && slices.Equal(a.Shape, b.Shape)
+		return a.Name == b.Name && a.DType == b.DType && slices.Equal(a.Shape, b.Shape) &&
+			reflect.DeepEqual(a.Meaning, b.Meaning) && reflect.DeepEqual(a.Quant, b.Quant)
 	})
 }
 
-// bodyLimit is generous: room for indented lists of numbers with all their digits.
+// bodyLimit is generous: room for indented lists of numbers with all their digits, and
+// for pictures and sounds where they may come instead.
 func bodyLimit(c *bundle.Contract) int64 {
 	const perElement, around = 64, 64 << 10
 	total := int64(around)
@@ -225,6 +252,9 @@ func bodyLimit(c *bundle.Contract) int64 {
 				return maxBody
 			}
 			n *= int64(d)
+		}
+		if m := t.Meaning; m != nil && (m.Kind == "image" || m.Kind == "audio") {
+			n += maxForeign
 		}
 		total += n
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dunlin-edge/dunlin/agent/infer/oip/elements"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -20,6 +21,8 @@ type request struct {
 	timeout time.Duration // 0: none of its own
 	inputs  []inputTensor
 	outputs []outputRequest
+	named   bool // results by name are wanted
+	top     int  // classes of them, 0: as many as is usual
 }
 
 type inputTensor struct {
@@ -30,6 +33,7 @@ type inputTensor struct {
 	size     int64           // binary_data_size, -1: none
 	raw      []byte
 	memory   *window // of a shared memory region
+	from     foreign // a picture or a sound
 }
 
 // outputRequest is an output that is asked for.
@@ -74,20 +78,35 @@ func readJSON(b []byte, known fields) error {
 
 func (r *request) parameters(d *json.Decoder) error {
 	var micros uint32
-	err := parameters(d, fields{"binary_data_output": value(&r.binary, "true or false"), "timeout": value(&micros, "a number of microseconds")})
+	var results string
+	err := parameters(d, fields{
+		"binary_data_output": value(&r.binary, "true or false"), "timeout": value(&micros, "a number of microseconds"),
+		"results": text(&results), "top": count(&r.top, "a number of classes"),
+	})
 	r.timeout = time.Duration(micros) * time.Microsecond
+	if err == nil {
+		err = r.wants(results)
+	}
 	return err
 }
 
+// wants takes the parameter results.
+func (r *request) wants(results string) error {
+	if r.named = results == "named"; results != "" && !r.named {
+		return fmt.Errorf("results is %.20q, named is wanted", results)
+	}
+	return nil
+}
+
 func (r *request) input(d *json.Decoder) error {
-	in := inputTensor{size: -1}
+	in := inputTensor{size: -1, from: foreign{offset: -1}}
 	err := object(d, fields{
 		"name":     text(&in.name),
 		"shape":    value(&in.shape, "a list of whole numbers"),
 		"datatype": text(&in.datatype),
 		"parameters": func(d *json.Decoder) error {
 			var w window
-			err := parameters(d, w.fields(fields{"binary_data_size": value(&in.size, "a number of bytes")}))
+			err := parameters(d, w.fields(in.from.fields(fields{"binary_data_size": value(&in.size, "a number of bytes")})))
 			in.memory = w.orNil()
 			return err
 		},
@@ -285,7 +304,7 @@ func (in *inputTensor) bytes(t *bundle.Tensor) ([]byte, error) {
 	case in.data == nil:
 		return nil, errors.New("data is missing")
 	}
-	return pack(t.DType, in.shape, n, string(in.data))
+	return elements.Pack(t.DType, in.shape, n, string(in.data))
 }
 
 // checkRaw compares what came as bytes with the n elements that the shape says.

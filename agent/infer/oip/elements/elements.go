@@ -1,4 +1,6 @@
-package oip
+// Package elements turns the numbers of tensors into bytes and back: those of JSON, and
+// the typed contents of messages. What does not fit its datatype is refused.
+package elements
 
 import (
 	"encoding/binary"
@@ -12,10 +14,10 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// pack turns JSON data, which is valid JSON, into the n elements of a tensor: one
+// Pack turns JSON data, which is valid JSON, into the n elements of a tensor: one
 // flat list, or lists in lists as the shape says. It takes no more memory than
 // the elements.
-func pack(dtype string, shape []int, n int, data string) ([]byte, error) {
+func Pack(dtype string, shape []int, n int, data string) ([]byte, error) {
 	// An element takes at least one byte of JSON, whatever the shape claims.
 	p := packer{dtype: dtype, b: make([]byte, 0, min(n, len(data))*bundle.DTypeSize(dtype)), rest: data}
 	if p.next() != '[' {
@@ -183,9 +185,9 @@ func appendBits(b []byte, dtype string, bits uint64) []byte {
 	return b
 }
 
-// numbers writes a JSON list; what is not a number becomes null, which no number
+// JSON writes a JSON list; what is not a number becomes null, which no number
 // is.
-func numbers(dtype string, b []byte) json.RawMessage {
+func JSON(dtype string, b []byte) json.RawMessage {
 	out := []byte{'['}
 	switch dtype {
 	case "INT64", "UINT64": // a float64 would lose digits

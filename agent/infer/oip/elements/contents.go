@@ -1,4 +1,4 @@
-package oip
+package elements
 
 import (
 	"encoding/binary"
@@ -9,9 +9,9 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/infer/oip/oippb"
 )
 
-// contents packs typed contents, of which the one that belongs to the datatype must
+// Contents packs typed contents, of which the one that belongs to the datatype must
 // be there alone. Half floats have none and come as raw bytes.
-func contents(dtype string, c *oippb.InferTensorContents) ([]byte, error) {
+func Contents(dtype string, c *oippb.InferTensorContents) ([]byte, error) {
 	if c == nil {
 		return nil, errors.New("data is missing: contents or raw_input_contents are wanted")
 	}
