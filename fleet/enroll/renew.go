@@ -50,20 +50,14 @@ func (s *Service) Renew(ctx context.Context, r *wire.RenewRequest) (*wire.RenewR
 	case have != nil && !same && now.Before(have.Asked.Add(keyPause)):
 		return nil, fleet.ErrBusy.With("another key was shown for %s a moment ago", d.ID)
 	}
-	late, err := s.late(ctx, d, r, now)
+	late, err := s.late(ctx, d, now)
 	if err != nil {
 		return nil, err
 	}
-	put := &fleet.Renewal{PublicKey: r.PublicKey, Asked: now}
 	if late {
-		if !same || have.Issued() {
-			a := s.audit("device:"+d.ID, "device.renew_wait", d.ID, "key "+fleet.Fingerprint(r.PublicKey))
-			if err := s.Store.PutRenewal(ctx, d.ID, d.PublicKey, put, a); err != nil {
-				return nil, err
-			}
-		}
-		return nil, fleet.ErrRenewPending.With("the certificate of %s expired more than %d days ago: an operator has to accept the renewal", d.ID, fleet.RenewLate/(24*time.Hour))
+		return s.waits(ctx, d, r, now)
 	}
+	put := &fleet.Renewal{PublicKey: r.PublicKey, Asked: now}
 	if err := s.certify(ctx, put, d.ID, next, now); err != nil {
 		return nil, err
 	}
@@ -72,6 +66,28 @@ func (s *Service) Renew(ctx context.Context, r *wire.RenewRequest) (*wire.RenewR
 		return nil, err
 	}
 	return &wire.RenewReply{Device: d.ID, Certificate: put.Certificate}, nil
+}
+
+// waits answers a renewal that an operator has to accept first. A next certificate
+// that was issued before goes on being good until its end: its key gets it again, and
+// no other key takes its place.
+func (s *Service) waits(ctx context.Context, d *fleet.Device, r *wire.RenewRequest, now time.Time) (*wire.RenewReply, error) {
+	have := d.Renewal
+	same := have != nil && bytes.Equal(have.PublicKey, r.PublicKey)
+	if have.Issued() && now.Before(have.Expires) {
+		if same {
+			return &wire.RenewReply{Device: d.ID, Certificate: have.Certificate}, nil
+		}
+		return nil, fleet.ErrRenewPending.With("the key %s of %s has a certificate until %s; another key waits until then, or comes with `dunlin device replace`",
+			fleet.Fingerprint(have.PublicKey), d.ID, have.Expires.UTC().Format(time.DateOnly))
+	}
+	if !same || have.Issued() {
+		a := s.audit("device:"+d.ID, "device.renew_wait", d.ID, "key "+fleet.Fingerprint(r.PublicKey))
+		if err := s.Store.PutRenewal(ctx, d.ID, d.PublicKey, &fleet.Renewal{PublicKey: r.PublicKey, Asked: now}, a); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fleet.ErrRenewPending.With("the certificate of %s expired more than %d days ago: an operator has to accept the renewal", d.ID, fleet.RenewLate/(24*time.Hour))
 }
 
 // renewing finds the device that has signed the request, and its next key. Nothing
@@ -134,9 +150,11 @@ func (s *Service) former(ctx context.Context, d *fleet.Device, proof []byte, r *
 // maxFormers bounds what one request that is refused costs.
 const maxFormers = 8
 
-// late compares the certificate that is renewed with the request and tells whether
-// it expired so long ago that an operator is to look.
-func (s *Service) late(ctx context.Context, d *fleet.Device, r *wire.RenewRequest, now time.Time) (bool, error) {
+// late tells whether the device's certificate expired so long ago that an operator is
+// to look. The request may name another one: where the answer to a renewal was lost
+// and it was asked for again, the server holds a later certificate of the same key
+// than the device. What proves the device is the key.
+func (s *Service) late(ctx context.Context, d *fleet.Device, now time.Time) (bool, error) {
 	text, err := s.Store.Certificate(ctx, d.ID)
 	if err != nil {
 		return false, err
@@ -148,9 +166,6 @@ func (s *Service) late(ctx context.Context, d *fleet.Device, r *wire.RenewReques
 	c, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		return false, fmt.Errorf("certificate of %s: %w", d.ID, err)
-	}
-	if sum := sha256.Sum256(c.Raw); !bytes.Equal(sum[:], r.Certificate) {
-		return false, fleet.ErrRenewRefused.With("the request names another certificate than the one that %s has", d.ID)
 	}
 	return now.After(c.NotAfter.Add(fleet.RenewLate)), nil
 }

@@ -156,12 +156,6 @@ func TestRenewRefusals(t *testing.T) {
 		"P-384": {func(t *testing.T, _ *rig, m *member, q *wire.RenewRequest) {
 			*q = *m.asks(newKey(t, elliptic.P384()))
 		}, fleet.ErrBadRequest},
-		"another certificate": {func(t *testing.T, _ *rig, m *member, q *wire.RenewRequest) {
-			k := newKey(t, elliptic.P256())
-			*q = *m.asks(k)
-			q.Certificate = make([]byte, 32)
-			m.signs(q, m.key, k)
-		}, fleet.ErrRenewRefused},
 		"revoked": {func(t *testing.T, r *rig, m *member, q *wire.RenewRequest) {
 			if err := r.db.Revoke(t.Context(), "meter-1", fleet.Audit{}); err != nil {
 				t.Fatal(err)
@@ -205,7 +199,7 @@ func TestRenewWithAnotherNextKey(t *testing.T) {
 }
 
 // An expired certificate renews by its key alone for 30 days, then by an operator's
-// one act; a next certificate that has aged is issued anew.
+// one act, as does a next certificate that has expired unused.
 func TestRenewLate(t *testing.T) {
 	r := newRig(t).withRoots(t)
 	m, next := r.member(t, "meter-1"), newKey(t, elliptic.P256())
@@ -214,7 +208,7 @@ func TestRenewLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.now = r.now.Add(80 * 24 * time.Hour) // the next one has aged, the current one is long gone
+	r.now = r.now.Add(91 * 24 * time.Hour) // the next one has expired, the current one is long gone
 	for range 3 {
 		if _, err := r.Renew(t.Context(), m.asks(next)); !errors.Is(err, fleet.ErrRenewPending) {
 			t.Fatal(err)
@@ -243,6 +237,72 @@ func TestRenewLate(t *testing.T) {
 	}
 	if acts := m.acts(); acts["device.renew_wait"] != 1 || acts["device.accept"] != 1 {
 		t.Errorf("%v", acts)
+	}
+}
+
+// A next certificate that was issued in time stays good when the current one is long
+// gone: it takes neither an operator nor another key's request away.
+func TestIssuedStaysGoodWhenLate(t *testing.T) {
+	r := newRig(t).withRoots(t)
+	m, next := r.member(t, "meter-1"), newKey(t, elliptic.P256())
+	r.now = start.Add(63 * 24 * time.Hour)
+	first, err := r.Renew(t.Context(), m.asks(next))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n1 := certificate(t, first.Certificate) // until day 153
+	r.now = start.Add(124 * 24 * time.Hour) // MQTT was blocked all the time, the API was not
+	if _, err := r.Renew(t.Context(), m.asks(newKey(t, elliptic.P256()))); !errors.Is(err, fleet.ErrRenewPending) {
+		t.Error("another next key:", err)
+	}
+	again, err := r.Renew(t.Context(), m.asks(next))
+	if err != nil || !bytes.Equal(again.Certificate, first.Certificate) {
+		t.Fatal("asked again:", err)
+	}
+	if !m.admitted(n1) {
+		t.Error("a next certificate with 29 days left is not admitted")
+	}
+	if replaced, err := r.Came(t.Context(), "meter-1", n1.RawSubjectPublicKeyInfo); !replaced || err != nil {
+		t.Error(err)
+	}
+	m.cert, m.key = n1, next
+	if _, err := r.Renew(t.Context(), m.asks(newKey(t, elliptic.P256()))); err != nil {
+		t.Error("renews from there:", err)
+	}
+}
+
+// A renewal whose answer was lost leaves the server with a later certificate of the
+// next key than the device has: that key goes on renewing, in time and late.
+func TestRenewWithAnotherCertificateOfTheKey(t *testing.T) {
+	r := newRig(t).withRoots(t)
+	m, next := r.member(t, "meter-1"), newKey(t, elliptic.P256())
+	r.now = start.Add(63 * 24 * time.Hour)
+	first, err := r.Renew(t.Context(), m.asks(next))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.now = start.Add(119 * 24 * time.Hour) // the first has aged, the current one is not yet late
+	if _, err := r.Renew(t.Context(), m.asks(next)); err != nil {
+		t.Fatal(err) // this answer is lost
+	}
+	n1 := certificate(t, first.Certificate)
+	if _, err := r.Came(t.Context(), "meter-1", n1.RawSubjectPublicKeyInfo); err != nil {
+		t.Fatal(err)
+	}
+	m.cert, m.key = n1, next
+	if _, err := r.Renew(t.Context(), m.asks(newKey(t, elliptic.P256()))); err != nil {
+		t.Error("in time:", err)
+	}
+	r.now = start.Add(400 * 24 * time.Hour)
+	last := newKey(t, elliptic.P256())
+	if _, err := r.Renew(t.Context(), m.asks(last)); !errors.Is(err, fleet.ErrRenewPending) {
+		t.Error("late:", err)
+	}
+	if err := r.Accept(t.Context(), "meter-1", "", "anna"); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Renew(t.Context(), m.asks(last)); err != nil {
+		t.Error("accepted:", err)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // carries nothing that is good once only.
 type RenewRequest struct {
 	Device      string `json:"device"`
-	Certificate []byte `json:"certificate"` // SHA-256 of the DER of the one that is replaced
+	Certificate []byte `json:"certificate"` // SHA-256 of the DER of the one that the device replaces; the key proves it, not this
 	PublicKey   []byte `json:"public_key"`  // SPKI DER of the next key, ECDSA P-256
 	Old         []byte `json:"old"`         // ASN.1 ECDSA over SHA-256 of RenewProof, by the device's key
 	New         []byte `json:"new"`         // the same, by the next key
