@@ -183,10 +183,23 @@ type SampleView struct {
 	Score    []uint64           `json:"score_bins,omitempty"`
 	NaN      uint64             `json:"nan,omitempty"`
 	Host     map[string]float64 `json:"host,omitempty"`
+
+	Right   uint64             `json:"right,omitempty" doc:"answers that applications said were right"`
+	Wrong   uint64             `json:"wrong,omitempty" doc:"and wrong"`
+	Metrics map[string]float64 `json:"metrics,omitempty" doc:"means of applications' own measures"`
 }
 
 func viewSample(s *wire.Sample) (SampleView, error) {
 	v := SampleView{Start: time.Unix(s.Start, 0).UTC(), Seconds: s.Seconds, Model: s.Model, Path: s.Path, Rollout: s.Rollout, Arm: s.Arm, Requests: s.Requests, Errors: s.Errors, Classes: s.Classes, NaN: s.NaN, Host: s.Host}
+	if s.Truth != nil {
+		v.Right, v.Wrong = s.Truth.Right, s.Truth.Wrong
+	}
+	for name, m := range s.Metrics {
+		if v.Metrics == nil {
+			v.Metrics = map[string]float64{}
+		}
+		v.Metrics[name] = m.Mean
+	}
 	if s.Score != nil {
 		v.Score = s.Score.Bins
 	}

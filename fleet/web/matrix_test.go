@@ -28,6 +28,7 @@ var wantRoles = map[string]string{
 	"GET /v1/models":                fleet.RoleViewer,
 	"GET /v1/models/{model}":        fleet.RoleViewer,
 	"GET /v1/models/{model}/drift":  fleet.RoleViewer,
+	"GET /v1/models/{model}/truth":  fleet.RoleViewer,
 	"GET /v1/releases":              fleet.RoleViewer,
 	"GET /v1/rollouts":              fleet.RoleViewer,
 	"GET /v1/rollouts/{id}":         fleet.RoleViewer,

@@ -36,6 +36,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/fleet/telemetry"
+	"github.com/dunlin-edge/dunlin/fleet/truth"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -155,6 +156,7 @@ func newServer(t testing.TB) *server {
 		},
 		Alarms:     &alarm.Board{Store: db, Now: now, Log: log},
 		Drift:      &drift.Service{Store: db, Blobs: blobs, Now: now},
+		Truth:      &truth.Service{Store: db, Now: now},
 		OnlineKeys: func() []byte { return online }, CA: ca.Cert,
 		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
 		Retire: func(ctx context.Context, device string, a fleet.Audit) error {

@@ -97,6 +97,7 @@ type Config struct {
 	Lockboxes Lockboxes
 	Alarms    Alarms
 	Drift     Drift
+	Truth     Truths
 	// OnlineKeys is the JSON of the server's public online keys, and of the next ones.
 	OnlineKeys func() []byte
 	// CA returns the certificates of the server's CAs in PEM.
@@ -153,6 +154,7 @@ func New(c Config) http.Handler {
 	a.usbRoutes()
 	a.alarmRoutes()
 	a.driftRoutes()
+	a.truthRoutes()
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, notFound(r))
 	})

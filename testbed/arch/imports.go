@@ -53,6 +53,7 @@ var allowed = map[string][]string{
 	"fleet/lockbox":          {"fleet", "shared/bundle", "shared/wire"},
 	"fleet/rollout":          {"fleet", "shared/sketch"},
 	"fleet/enroll":           {"fleet", "shared/wire"},
+	"fleet/truth":            {"fleet", "shared/wire", "shared/sketch"},
 	"fleet/telemetry":        {"fleet", "shared/wire", "shared/sketch"},
 	"fleet/broker":           {"fleet", "shared/wire", "shared/bundle"},
 	"fleet/web":              {"fleet", "shared/wire", "shared/bundle"},

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/bundles"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/truths"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/watching"
 )
 
@@ -13,5 +14,6 @@ func (c *cli) modelCmd() *cobra.Command {
 		Passphrase: func(file, whose string) func(bool) ([]byte, error) { return c.passphrase(file, whose) }}
 	cmd.AddCommand(alone.List()...)
 	cmd.AddCommand(c.modelPublishCmd(), c.modelSignCmd(), c.modelPromoteCmd(), c.modelStatusCmd(), c.modelListCmd(), c.modelShowCmd(), (&watching.Commands{Print: c.print, API: c.api}).Drift())
+	cmd.AddCommand((&truths.Commands{Print: c.print, API: c.api}).Command())
 	return cmd
 }
