@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ func TestConfigIsStrict(t *testing.T) {
 		"unknown key":        {"stat: /x\n", "stat"},
 		"relative state":     {"state: here\n", "absolute"},
 		"threads":            {"threads: 0\n", "threads"},
+		"accelerators":       {"accelerators: [gpu, warp]\n", "accelerators"},
 		"queue":              {"queue_mb: 0\n", "queue_mb"},
 		"pauses crossed":     {"reconnect_min: 10s\nreconnect_max: 1s\n", "reconnect"},
 		"not YAML":           {"{", "configuration"},
@@ -33,10 +35,16 @@ func TestConfigIsStrict(t *testing.T) {
 		t.Errorf("a file that was named and is missing: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte("threads: auto\naccelerators: [gpu, npu]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := LoadConfig(path); err != nil || c.Threads != 0 || len(c.Accelerators) != 2 || !strings.Contains(c.YAML(), "threads: auto") {
+		t.Errorf("what the proof is to find: %+v %v", c, err)
+	}
 	if err := os.WriteFile(path, []byte(Defaults().YAML()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := LoadConfig(path); err != nil || c != Defaults() {
+	if c, err := LoadConfig(path); err != nil || !reflect.DeepEqual(c, Defaults()) {
 		t.Errorf("what status --config shows is not what can be read: %v", err)
 	}
 }

@@ -7,9 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/dunlin-edge/dunlin/agent/infer"
 
 	"github.com/dunlin-edge/dunlin/agent/facts"
 )
@@ -30,8 +34,11 @@ type Config struct {
 	// may then read and write any region that the agent may: off unless all of them
 	// are trusted.
 	SharedMemory bool `yaml:"shared_memory"`
-	// Threads of each worker, 1 to 64.
-	Threads int `yaml:"threads"`
+	// Threads of each worker, 1 to 64, or "auto": as each model's proof finds best.
+	Threads Threads `yaml:"threads"`
+	// Accelerators are tried before the processor, in order: gpu, npu, edgetpu. One
+	// that does not do is a fact in the proof, and the next is tried.
+	Accelerators []string `yaml:"accelerators,omitempty"`
 	// Workers of each model, 1 to 16: one with many threads answers a request
 	// sooner, many with one thread answer more of them.
 	Workers int `yaml:"workers"`
@@ -104,14 +111,46 @@ func (c *Config) check() error {
 		return fmt.Errorf("configuration: usb %q: an absolute path is wanted", c.USB)
 	case c.Workers < 1 || c.Workers > 16:
 		return fmt.Errorf("configuration: workers %d: 1 to 16 wanted", c.Workers)
-	case c.Threads < 1 || c.Threads > 64:
-		return fmt.Errorf("configuration: threads %d: 1 to 64 wanted", c.Threads)
+	case c.Threads < 0 || c.Threads > 64:
+		return fmt.Errorf("configuration: threads %d: 1 to 64 or auto wanted", c.Threads)
 	case c.QueueMB < 1 || c.QueueMB > 4096:
 		return fmt.Errorf("configuration: queue_mb %d: 1 to 4096 wanted", c.QueueMB)
 	case c.ReconnectMin <= 0 || c.ReconnectMax < c.ReconnectMin:
 		return fmt.Errorf("configuration: reconnect_min %v and reconnect_max %v: 0 < min <= max wanted", c.ReconnectMin, c.ReconnectMax)
 	}
+	for i, name := range c.Accelerators {
+		if !slices.Contains(infer.Accelerators(), name) || slices.Contains(c.Accelerators[:i], name) {
+			return fmt.Errorf("configuration: accelerators %q: each of %v once is allowed", name, infer.Accelerators())
+		}
+	}
 	return nil
+}
+
+// Threads is a number of threads; 0 leaves it to the proof.
+type Threads int
+
+const autoThreads = "auto"
+
+// UnmarshalYAML reads a number above 0, or "auto".
+func (t *Threads) UnmarshalYAML(n *yaml.Node) error {
+	if n.Value == autoThreads {
+		*t = 0
+		return nil
+	}
+	v, err := strconv.Atoi(n.Value)
+	if err != nil || v < 1 {
+		return fmt.Errorf("threads %q: 1 to 64 or auto wanted", n.Value)
+	}
+	*t = Threads(v)
+	return nil
+}
+
+// MarshalYAML writes what UnmarshalYAML reads.
+func (t Threads) MarshalYAML() (any, error) {
+	if t == 0 {
+		return autoThreads, nil
+	}
+	return int(t), nil
 }
 
 // YAML returns the configuration as it is in effect.

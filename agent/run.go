@@ -157,7 +157,7 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 	a.link = a.newLink()
 	a.bond()
 	a.update, err = update.New(update.Config{
-		Repository: repository{a}, Slots: store, DB: db, Prover: &prover{a: a}, Reporter: a.report, Facts: c.Facts(), Log: log.With("part", "update"),
+		Repository: repository{a}, Slots: store, DB: db, Prover: &prover{a: a}, Shadower: &prover{a: a}, Reporter: a.report, Facts: c.Facts(), Log: log.With("part", "update"),
 	})
 	return a, err
 }
@@ -171,7 +171,7 @@ func (a *Agent) openInference(fsys durable.FS, now func() time.Time) error {
 	a.truth = truth.New(truth.Config{Now: now, Window: a.watch.Window, Active: a.serving})
 	a.infer = infer.New(infer.Config{
 		FS: fsys, Launcher: self, Worker: a.c.Worker, CacheDir: filepath.Join(a.c.State, "cache"), Class: a.c.Facts()["class"],
-		Threads: a.c.Threads, Workers: a.c.Workers, Monitor: a.watch, Looping: a.looping,
+		Threads: int(a.c.Threads), Accelerators: a.c.Accelerators, Workers: a.c.Workers, Monitor: a.watch, Looping: a.looping,
 		Log: a.log.With("part", "infer"),
 	})
 	return nil

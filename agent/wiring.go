@@ -11,6 +11,7 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/agent/queue"
 	"github.com/dunlin-edge/dunlin/agent/update"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/trust"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -35,17 +36,32 @@ func keyOf(c *update.Candidate) observe.Key {
 }
 
 func slotOf(c *update.Candidate) infer.Slot {
-	return infer.Slot{Key: keyOf(c), Version: c.Version, Dir: c.Dir, Library: c.Library, Contract: c.Contract}
+	s := infer.Slot{Key: keyOf(c), Version: c.Version, Dir: c.Dir, Library: c.Library, Contract: c.Contract}
+	if p := c.Proof; p != nil {
+		s.Setup = infer.Setup{Kernels: p.Kernels, Threads: p.Threads}
+	}
+	return s
 }
 
-func (p *prover) Prove(ctx context.Context, c *update.Candidate) error {
+func (p *prover) Prove(ctx context.Context, c *update.Candidate) (*bundle.Proof, error) {
 	proof, err := p.a.infer.Prove(ctx, slotOf(c))
+	if err == nil {
+		p.a.log.Info("proven", "release", c.Path, "golden", proof.Cases, "p95_us", proof.Cost.P95US, "start_us", proof.Cost.Start, "peak_kb", proof.Cost.PeakKB, "kernels", proof.Kernels, "threads", proof.Threads)
+	}
+	return proof, refusal(err)
+}
+
+// Shadow implements update.Shadower.
+func (p *prover) Shadow(ctx context.Context, c *update.Candidate) (*bundle.Shade, error) {
+	seen, err := p.a.infer.Shadow(ctx, slotOf(c))
+	return seen, refusal(err)
+}
+
+// refusal is what the update takes for one.
+func refusal(err error) error {
 	var r *infer.Refusal
 	if errors.As(err, &r) {
 		return &update.Refusal{Code: r.Code, Reason: r.Reason}
-	}
-	if err == nil {
-		p.a.log.Info("proven", "release", c.Path, "golden", proof.Cases, "p95", proof.P95, "start", proof.Start, "peak_kb", proof.PeakKB)
 	}
 	return err
 }

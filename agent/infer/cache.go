@@ -23,6 +23,9 @@ func (s *Server) cachePath(slot Slot) string {
 // that is missing for writing when build is set, else none. A file that is not
 // what was written is removed: used, it would give wrong answers without a word.
 func (s *Server) cache(slot Slot, build bool) *os.File {
+	if k := slot.Setup.Kernels; k != "" && k != XNNPACK {
+		return nil // only XNNPACK packs
+	}
 	st, err := os.Stat(filepath.Join(slot.Dir, filepath.FromSlash(slot.Contract.File)))
 	if err != nil || st.Size() < s.c.CacheMin || s.c.CacheDir == "" {
 		return nil

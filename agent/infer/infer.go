@@ -28,6 +28,7 @@ type Slot struct {
 	Dir      string // of the bundle's files
 	Library  string // of the runtime
 	Contract *bundle.Contract
+	Setup    Setup // as the proof found it
 }
 
 // Config of a Server.
@@ -41,9 +42,11 @@ type Config struct {
 	CacheDir string
 	CacheMin int64
 	Class    string // hardware class, for budgets
-	Threads  int
-	Workers  int // processes of a model, 0: 1
-	Monitor  *observe.Monitor
+	Threads  int    // of a worker, 0: as the proof of each slot finds best
+	Workers  int    // processes of a model, 0: 1
+	// Accelerators are tried before the processor, in order; see Accelerators.
+	Accelerators []string
+	Monitor      *observe.Monitor
 	// Looping is called, when it is set, in a goroutine of the slot, once for a slot
 	// whose workers crash again and again; it must not wait for the slot to end.
 	Looping func(slot Slot, last *Death)
@@ -60,6 +63,7 @@ type Server struct {
 
 	host     *sandbox.Host
 	fallback atomic.Bool // a worker was started without the launcher
+	shadows  sync.Map    // *shadow by model, while a candidate is shadowed
 
 	look    time.Duration            // how often a worker's memory is looked at
 	private func(pid int) (kb int64) // its memory
@@ -239,6 +243,7 @@ func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]
 		}
 		if err == nil {
 			v.answered.Add(1)
+			s.mirror(v, inputs, r)
 		}
 		v.tell(ctx, began, inputs, r, err)
 		return r.outputs, v.slot, err

@@ -30,7 +30,7 @@ func TestProve(t *testing.T) {
 			s, _ := infertest.Server(t)
 			slot := infertest.Digits(t, release)
 			if release == "slow" {
-				slot.Contract.Budgets[0].LatencyP95US = slow.P50.Microseconds() / 2
+				slot.Contract.Budgets[0].LatencyP95US = slow.Cost.P50US / 2
 			}
 			p, err := s.Prove(t.Context(), slot)
 			t.Logf("%+v %v", p, err)
@@ -41,7 +41,7 @@ func TestProve(t *testing.T) {
 			if got := codeOf(r); got != code {
 				t.Fatalf("code %q, want %q: %v", got, code, err)
 			}
-			if code == "" && (p.Cases == 0 || p.Golden != p.Cases || p.P95 <= 0 || p.Start <= 0 || p.PeakKB == 0) {
+			if code == "" && (p.Cases == 0 || p.Held != p.Cases || p.Cost.P95US <= 0 || p.Cost.P99US < p.Cost.P95US || p.Cost.Start <= 0 || p.Cost.Cold <= 0 || p.Cost.PeakKB == 0 || p.Kernels != infer.XNNPACK || p.Threads != 1) {
 				t.Fatalf("a proof with holes: %+v", p)
 			}
 		})
@@ -63,7 +63,7 @@ func TestBudgets(t *testing.T) {
 		"prove.memory":  func(c *bundle.Contract) { c.Budgets[0].PeakMemoryKB = 1000 },
 		"prove.start":   func(c *bundle.Contract) { c.Budgets[0].StartMS = 1 },
 		"prove.shape":   func(c *bundle.Contract) { c.Outputs[0].Name = "other" },
-		"prove.golden":  func(c *bundle.Contract) { c.Golden.Cases-- },
+		"prove.cases":   func(c *bundle.Contract) { c.Golden.Cases-- },
 		"":              func(c *bundle.Contract) { c.Golden, c.Budgets, c.Inputs[0].Shape[0] = nil, nil, -1 },
 	} {
 		slot := infertest.Digits(t, "1.1.0")

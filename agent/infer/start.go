@@ -72,13 +72,14 @@ func (s *Server) exec(slot Slot, cache *os.File) (*worker, error) {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	defer closeAll(theirs)
-	args, files := []string{"-lib", fmt.Sprintf("/proc/self/fd/%d", frame.LibraryFD), "-threads", fmt.Sprint(s.c.Threads)}, theirs
+	args, files := []string{"-lib", fmt.Sprintf("/proc/self/fd/%d", frame.LibraryFD)}, theirs
+	args = append(args, s.arguments(slot)...)
 	if cache != nil {
 		args, files = append(args, "-cache"), append(files, cache)
 	}
 	b := slot.Contract.BudgetFor(s.c.Class)
 	w.timeout, w.limitMB = timeoutOf(b), dataLimit(b, size)
-	limits := sandbox.Limits{DataMB: w.limitMB, Files: workerFiles, Threads: workerThreads + s.c.Threads}
+	limits := sandbox.Limits{DataMB: w.limitMB, Files: workerFiles, Threads: workerThreads + s.threads(slot)}
 	if cache != nil {
 		limits.FileMB = int(size>>20)*4 + 64
 	}

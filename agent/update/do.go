@@ -24,11 +24,28 @@ func (j *journey) prove(ctx context.Context) error {
 	if err := j.e.verify(j); err != nil {
 		return err
 	}
-	if err := j.e.prover.Prove(ctx, c); err != nil {
+	p, err := j.e.prover.Prove(ctx, c)
+	if err := errors.Join(err, j.e.keepProof(j.model(), j.pair(), p)); err != nil {
 		return err
 	}
 	j.Proven = true
 	return j.e.judge(j, slots.Unknown)
+}
+
+// shadow runs the candidate on copies of live requests, where its contract asks for
+// that.
+func (j *journey) shadow(ctx context.Context) error {
+	c, err := j.e.candidate(j)
+	if err != nil || c.Contract.Shadow == nil || j.e.shadow == nil {
+		return err
+	}
+	seen, err := j.e.shadow.Shadow(ctx, c)
+	if seen == nil || c.Proof == nil {
+		return err
+	}
+	p := *c.Proof
+	p.Shadow = seen
+	return errors.Join(err, j.e.keepProof(j.model(), j.pair(), &p))
 }
 
 // try writes the way back, moves the pointer and lets the candidate serve.

@@ -21,6 +21,7 @@ type Config struct {
 	Slots      *slots.Store
 	DB         *state.DB
 	Prover     Prover
+	Shadower   Shadower // nil: no candidate is shadowed
 	Reporter   Reporter
 	Facts      map[string]string
 	Log        *slog.Logger
@@ -31,6 +32,7 @@ type Engine struct {
 	repo   Repository
 	slots  *slots.Store
 	prover Prover
+	shadow Shadower
 	report Reporter
 	facts  map[string]string
 	log    *slog.Logger
@@ -39,6 +41,7 @@ type Engine struct {
 	db       *state.DB
 	journals *state.Bucket[journal]
 	history  *state.Bucket[outcomes]
+	proofs   *state.Bucket[proofs]
 
 	wake    chan struct{}
 	proving sync.Mutex // prove measures: one at a time
@@ -51,7 +54,7 @@ type Engine struct {
 // New opens the records of earlier journeys. Nothing runs before Run.
 func New(c Config) (*Engine, error) {
 	e := &Engine{
-		repo: c.Repository, slots: c.Slots, prover: c.Prover, report: c.Reporter, facts: c.Facts, log: c.Log, db: c.DB,
+		repo: c.Repository, slots: c.Slots, prover: c.Prover, shadow: c.Shadower, report: c.Reporter, facts: c.Facts, log: c.Log, db: c.DB,
 		wake: make(chan struct{}, 1), models: map[string]*model{},
 	}
 	var err error
@@ -59,6 +62,9 @@ func New(c Config) (*Engine, error) {
 		return nil, err
 	}
 	if e.history, err = state.NewBucket[outcomes](c.DB, "update.outcomes"); err != nil {
+		return nil, err
+	}
+	if e.proofs, err = state.NewBucket[proofs](c.DB, "update.proofs"); err != nil {
 		return nil, err
 	}
 	return e, nil

@@ -75,7 +75,7 @@ func (e *Engine) read(name string, s *slots.Slot) (*Candidate, error) {
 	}
 	return &Candidate{
 		Model: name, Version: c.Version, Path: t.Path, Dir: s.Dir, Library: library,
-		Bundle: s.Bundle, Runtime: s.Runtime, Rollout: t.Custom.Assign.Rollout, Arm: t.Custom.Assign.Arm, Contract: c,
+		Bundle: s.Bundle, Runtime: s.Runtime, Rollout: t.Custom.Assign.Rollout, Arm: t.Custom.Assign.Arm, Contract: c, Proof: e.proof(name, s.Pair),
 	}, nil
 }
 

@@ -121,7 +121,7 @@ func (d *device) open() {
 	d.serving = ""
 }
 
-func (d *device) Prove(ctx context.Context, c *Candidate) error {
+func (d *device) Prove(ctx context.Context, c *Candidate) (*bundle.Proof, error) {
 	d.mu.Lock()
 	d.proven = append(d.proven, c.Version)
 	r, block := d.refuse[c.Version], d.block
@@ -130,13 +130,13 @@ func (d *device) Prove(ctx context.Context, c *Candidate) error {
 		select {
 		case <-block:
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 	if r != nil {
-		return r
+		return &bundle.Proof{Cases: 8, Held: 3}, r
 	}
-	return nil
+	return &bundle.Proof{Cases: 8, Held: 8, Kernels: "builtin", Threads: 2}, nil
 }
 
 func (d *device) Serve(_ context.Context, _ string, c *Candidate) error {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/slots"
 	"github.com/dunlin-edge/dunlin/agent/state"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // Status is what a device does about one model.
@@ -30,6 +31,7 @@ type SlotStatus struct {
 	Verdict         slots.Verdict
 	Code, Reason    string // why it is bad; of the active slot also why it answers nothing
 	Proven          bool
+	Proof           *bundle.Proof // what it showed on this device; nil: nothing is known
 }
 
 // answerRecord remembers which wish the present state answers.
@@ -106,6 +108,9 @@ func (e *Engine) Status() ([]Status, error) {
 	for _, n := range names {
 		s, err := e.status(n)
 		if err != nil {
+			return nil, fmt.Errorf("status of %s: %w", n, err)
+		}
+		if err := e.addProofs(&s); err != nil {
 			return nil, fmt.Errorf("status of %s: %w", n, err)
 		}
 		out = append(out, s)

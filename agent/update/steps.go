@@ -16,6 +16,7 @@ var steps = []step{
 	{"check", (*journey).check},         // contract, hardware, file against contract
 	{"place", (*journey).place},         // files whole in the inactive place
 	{"prove", (*journey).prove},         // beside the active model, in a sandbox
+	{"shadow", (*journey).shadow},       // on copies of live requests, where the contract asks for it
 	{"try", (*journey).try},             // way back on disk, pointer, live requests
 	{"probation", (*journey).probation}, // watched on live requests
 	{"commit", (*journey).commit},       // the verdict good

@@ -23,8 +23,9 @@ import (
 type Prover interface {
 	// Prove runs the candidate in a worker of its own while the active model
 	// serves. A *Refusal says that the pair is not fit for this device; any
-	// other error that nothing could be said. It may run twice.
-	Prove(ctx context.Context, c *Candidate) error
+	// other error that nothing could be said. It may run twice. What was measured
+	// comes back in any case, nil for nothing.
+	Prove(ctx context.Context, c *Candidate) (*bundle.Proof, error)
 	// Serve makes the candidate answer the model's live requests from one
 	// instant to the next, losing none; nil stops serving the model. After an
 	// error what served before still serves. It may run twice.
@@ -32,6 +33,15 @@ type Prover interface {
 	// Judge tells what the watch over live requests found since the candidate
 	// was first served.
 	Judge(c *Candidate, since time.Duration) Judgement
+}
+
+// Shadower is the device's inference side as well.
+type Shadower interface {
+	// Shadow lets a proven candidate answer copies of the model's live requests,
+	// as its contract bounds that, while the active model serves. A *Refusal says
+	// that the two disagree, or that the candidate did not bear it. It may run
+	// twice. What was seen comes back in any case, nil for nothing.
+	Shadow(ctx context.Context, c *Candidate) (*bundle.Shade, error)
 }
 
 // Reporter tells the fleet. Neither method blocks.
@@ -71,6 +81,7 @@ type Candidate struct {
 	Runtime        string // digest of the runtime's manifest
 	Rollout, Arm   string
 	Contract       *bundle.Contract
+	Proof          *bundle.Proof // what it showed on this device; nil: nothing is known
 }
 
 // Judgement is what probation has seen.

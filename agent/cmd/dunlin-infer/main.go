@@ -34,10 +34,13 @@ func main() {
 	lib := flag.String("lib", "", "the runtime's library")
 	threads := flag.Int("threads", 1, "threads of the runtime")
 	cache := flag.Bool("cache", false, "the last descriptor is a file of packed weights")
+	kernels := flag.String("kernels", "xnnpack", "what the model runs on: xnnpack, builtin, gpu or npu")
+	accelerators := flag.String("accelerators", "", "folder of the accelerators' libraries")
+	state := flag.Bool("state", false, "the model carries state: begin with a fresh one")
 	flag.Parse()
 	// The model runs on this thread.
 	runtime.LockOSThread()
-	w := worker{lib: *lib, threads: *threads, cache: *cache}
+	w := worker{lib: *lib, threads: *threads, cache: *cache, kernels: *kernels, accelerators: *accelerators, state: *state}
 	err := sandbox.Seal()
 	if err == nil {
 		err = w.run()
@@ -54,25 +57,39 @@ type worker struct {
 	lib     string
 	threads int
 	cache   bool
+	kernels string
+	state   bool
+
+	accelerators string
+}
+
+// hardware by the kernels that use it; all others are the CPU's.
+var hardware = map[string]litert.Hardware{"gpu": litert.GPU, "npu": litert.NPU}
+
+// open loads the library and the model.
+func (w *worker) open() (*litert.Lib, *litert.Env, *litert.Model, error) {
+	lib, err := litert.Open(w.lib)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	hw := max(hardware[w.kernels], litert.CPU)
+	env, err := lib.NewEnvFor(hw, w.accelerators, 4) // silent: errors come back from calls
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	model, err := env.LoadModelFile(os.NewFile(frame.ModelFD, "model"))
+	return lib, env, model, err
 }
 
 // run loads, tells the tensors, maps the frames, runs once and then serves.
 func (w *worker) run() error {
 	began := time.Now()
 	go beat()
-	lib, err := litert.Open(w.lib)
+	lib, env, model, err := w.open()
 	if err != nil {
 		return err
 	}
-	env, err := lib.NewEnv(4) // silent: errors come back from calls
-	if err != nil {
-		return err
-	}
-	model, err := env.LoadModelFile(os.NewFile(frame.ModelFD, "model"))
-	if err != nil {
-		return err
-	}
-	o := litert.Options{Threads: w.threads}
+	o := litert.Options{Threads: w.threads, Builtin: w.kernels == "builtin"}
 	if w.cache {
 		o.CacheFD = frame.CacheFD
 	}
@@ -91,7 +108,11 @@ func (w *worker) run() error {
 	if err := send(frame.Message{Kind: frame.Tensors}, text); err != nil {
 		return err
 	}
-	sets, err := memory(c, m)
+	mem, err := memory(m)
+	if err != nil {
+		return err
+	}
+	sets, err := bind(c, m, mem)
 	if err != nil {
 		return err
 	}
@@ -99,6 +120,15 @@ func (w *worker) run() error {
 	for _, s := range sets {
 		if err := c.Run(s); err != nil {
 			return fmt.Errorf("first run: %w", err)
+		}
+	}
+	if w.state { // which the first runs have changed
+		c.Close()
+		if c, err = env.Compile(model, litert.Options{Threads: o.Threads, Builtin: o.Builtin}); err != nil {
+			return err
+		}
+		if sets, err = bind(c, m, mem); err != nil {
+			return err
 		}
 	}
 	if err := sandbox.Settle(); err != nil {
@@ -141,8 +171,8 @@ func describe(lib *litert.Lib, c *litert.Compiled) (*frame.Model, error) {
 	return m, err
 }
 
-// memory receives the frames and binds the model to each.
-func memory(c *litert.Compiled, m *frame.Model) ([]*litert.Set, error) {
+// memory receives the frames.
+func memory(m *frame.Model) ([]byte, error) {
 	l, err := frame.NewLayout(m)
 	if err != nil {
 		return nil, err
@@ -156,6 +186,15 @@ func memory(c *litert.Compiled, m *frame.Model) ([]*litert.Set, error) {
 		return nil, fmt.Errorf("map frames: %w", err)
 	}
 	unix.Close(fd)
+	return mem, nil
+}
+
+// bind binds the model to each frame.
+func bind(c *litert.Compiled, m *frame.Model, mem []byte) ([]*litert.Set, error) {
+	l, err := frame.NewLayout(m)
+	if err != nil {
+		return nil, err
+	}
 	var sets []*litert.Set
 	for f := range frame.Frames {
 		in, out := l.Split(mem, f)

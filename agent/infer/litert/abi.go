@@ -74,12 +74,25 @@ type envOption struct {
 }
 
 const (
-	anyInt = 2
+	anyInt    = 2
+	anyString = 8
 
+	envDispatchLibraryDir       = 1
+	envRuntimeLibraryDir        = 22
 	envAutoRegisterAccelerators = 24
 	envMinLoggerSeverity        = 25
 
 	hwCPU = 1
+)
+
+// Hardware is a set of what a model may run on; CPU is always part of it.
+type Hardware uint64
+
+// Sets of Hardware.
+const (
+	CPU Hardware = hwCPU
+	GPU Hardware = hwCPU | 2
+	NPU Hardware = hwCPU | 4
 )
 
 const maxRank = 8

@@ -9,9 +9,10 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// Options of compilation for the CPU.
+// Options of compilation.
 type Options struct {
-	Threads int // at least 1
+	Threads int  // at least 1
+	Builtin bool // the runtime's own kernels in place of XNNPACK's
 	// CacheFD is a descriptor of the file of packed weights, 0 for none. The
 	// runtime owns it from then on. A file that belongs to other weights is used
 	// without a word: the caller has hashed it.
@@ -23,6 +24,9 @@ func (o Options) toml() string {
 	s := fmt.Sprintf("num_threads = %d\n", max(o.Threads, 1))
 	if o.CacheFD > 0 {
 		s += fmt.Sprintf("weight_cache_file_descriptor = %d\n", o.CacheFD)
+	}
+	if o.Builtin {
+		s += "kernel_mode = \"builtin\"\n"
 	}
 	return s
 }
@@ -45,7 +49,7 @@ func (e *Env) Compile(m *Model, o Options) (*Compiled, error) {
 		return nil, err
 	}
 	defer l.void(fDestroyOptions, op)
-	if err := l.call(fSetOptionsHardwareAccelerators, op, hwCPU); err != nil {
+	if err := l.call(fSetOptionsHardwareAccelerators, op, uintptr(e.hw)); err != nil {
 		return nil, err
 	}
 	// The same text under both identifiers: "xnnpack" drives threads and cache,

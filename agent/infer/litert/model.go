@@ -7,20 +7,30 @@ import (
 	"unsafe"
 )
 
-// Env is a LiteRtEnvironment with the CPU accelerator only.
+// Env is a LiteRtEnvironment.
 type Env struct {
-	l *Lib
-	p uintptr
+	l  *Lib
+	p  uintptr
+	hw Hardware
 }
 
-// NewEnv creates the environment. logSeverity is the library's own minimum
-// level for stderr (0 verbose, 1 info, 2 warning, 3 error, 4 silent).
-func (l *Lib) NewEnv(logSeverity int) (*Env, error) {
+// NewEnv creates an environment with the CPU accelerator only. logSeverity is the
+// library's own minimum level for stderr (0 verbose, 1 info, 2 warning, 3 error, 4
+// silent).
+func (l *Lib) NewEnv(logSeverity int) (*Env, error) { return l.NewEnvFor(CPU, "", logSeverity) }
+
+// NewEnvFor creates an environment that may use hw. dir is where the accelerators'
+// libraries lie, empty for the CPU alone.
+func (l *Lib) NewEnvFor(hw Hardware, dir string, logSeverity int) (*Env, error) {
 	opts := []envOption{
-		{tag: envAutoRegisterAccelerators, any: anyValue{typ: anyInt, val: hwCPU}},
+		{tag: envAutoRegisterAccelerators, any: anyValue{typ: anyInt, val: uint64(hw)}},
 		{tag: envMinLoggerSeverity, any: anyValue{typ: anyInt, val: uint64(logSeverity)}},
 	}
-	e := &Env{l: l}
+	if dir != "" {
+		text := anyValue{typ: anyString, val: uint64(l.cstrdup(dir))} // kept for good: the environment lives as long as the process
+		opts = append(opts, envOption{tag: envRuntimeLibraryDir, any: text}, envOption{tag: envDispatchLibraryDir, any: text})
+	}
+	e := &Env{l: l, hw: hw}
 	if err := l.call(fCreateEnvironment, uintptr(len(opts)), uintptr(unsafe.Pointer(&opts[0])), uintptr(unsafe.Pointer(&e.p))); err != nil {
 		return nil, err
 	}
