@@ -144,6 +144,18 @@ func (l *Local) InferTensors(ctx context.Context, model string, body, tensors []
 	return nil, &LocalError{"infer.refused", e.Error, "compare the input with 'dunlin-agent ask " + model + "' without a file"}
 }
 
+// Feedback sends a JSON body about an answer, see docs/truth.md, and returns the
+// answer's.
+func (l *Local) Feedback(ctx context.Context, body []byte) ([]byte, error) {
+	code, b, err := do(ctx, l.infer, http.MethodPost, "/v1/feedback", body)
+	if err != nil || code == http.StatusOK {
+		return b, err
+	}
+	p := problem{"agent.answer", fmt.Sprintf("the agent answered %d", code), "look into the agent's log"}
+	json.Unmarshal(b, &p) // what is no problem stays this one
+	return nil, &LocalError{p.Code, p.Detail, p.Next}
+}
+
 // Metadata returns the Open Inference Protocol metadata of a model.
 func (l *Local) Metadata(ctx context.Context, model string) ([]byte, error) {
 	code, b, err := do(ctx, l.infer, http.MethodGet, "/v2/models/"+model, nil)

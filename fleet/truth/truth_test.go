@@ -13,6 +13,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/truth"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/sketch"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -30,7 +31,7 @@ func (store) Releases(_ context.Context, f fleet.ReleaseFilter) ([]*fleet.Releas
 	if f.Model != "digits" {
 		return nil, nil
 	}
-	return []*fleet.Release{{Channel: "dev", Model: "digits", Version: "1.0.0"}, {Channel: "dev", Model: "digits", Version: "1.1.0"}}, nil
+	return []*fleet.Release{{Channel: "dev", Release: bundle.Release{Model: "digits", Version: "1.0.0"}}, {Channel: "dev", Release: bundle.Release{Model: "digits", Version: "1.1.0"}}}, nil
 }
 
 func (s store) ModelSamples(_ context.Context, model string, since int64, each func(*fleet.Sample) error) error {

@@ -37,6 +37,7 @@ var commands = []command{
 	{"ask", "MODEL [FILE]", "ask a model; FILE is .json, .npz or .npy; without it: what the model wants", ask},
 	{"batch", "--model M --in DIR|FILE --out FILE", "ask a model about many cases; a run that was cut goes on", askMany},
 	{"import", "PATH [--wait 10m]", "take in a stick made by 'dunlin usb export'", importStick},
+	{"feedback", "ID LABEL|--right|--wrong", "say what was right of an answer", feedback},
 	{"rollback", "MODEL", "return a model to its previous slot", rollback},
 	{"reset", "[--yes]", "wipe the identity, the models and all records of this device", reset},
 	{"doctor", "", "what will keep this device from running models", doctor},
