@@ -18,6 +18,7 @@ import (
 // concurrent use.
 type Set struct {
 	Report, Sample, Event *Queue
+	Capture               *Queue // nil until OpenCapture
 
 	fsys durable.FS
 	dir  string
@@ -78,7 +79,7 @@ func (s *Set) Renew() error {
 		return fmt.Errorf("renew queues: %w", err)
 	}
 	s.epoch = epoch
-	for _, q := range []*Queue{s.Report, s.Sample, s.Event} {
+	for _, q := range s.all() {
 		if err := q.renew(epoch); err != nil {
 			return fmt.Errorf("renew queues: %w", err)
 		}
@@ -127,5 +128,17 @@ func hasSegment(fsys durable.FS, dir string) bool {
 
 // Close closes every queue.
 func (s *Set) Close() error {
-	return errors.Join(s.Report.Close(), s.Sample.Close(), s.Event.Close())
+	var errs []error
+	for _, q := range s.all() {
+		errs = append(errs, q.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Set) all() []*Queue {
+	out := []*Queue{s.Report, s.Sample, s.Event}
+	if s.Capture != nil {
+		out = append(out, s.Capture)
+	}
+	return out
 }

@@ -18,6 +18,8 @@ type Hello struct {
 	Queues     []QueueState      `cbor:"10,keyasint,omitempty"`
 	Signpost   *SignpostHeld     `cbor:"11,keyasint,omitempty"` // nil: the device takes none
 	Run        uint64            `cbor:"12,keyasint,omitempty"` // of the agent, drawn at each start; 0: not told
+
+	Capture *CaptureHeld `cbor:"40,keyasint,omitempty"` // nil: the device knows no captures
 }
 
 // Check bounds the lists.
@@ -29,8 +31,13 @@ func (h *Hello) Check() error {
 		return errors.New("facts: at most 64")
 	case len(h.Models) > 64:
 		return errors.New("models: at most 64")
-	case len(h.Queues) > 3:
-		return errors.New("queues: at most 3")
+	case len(h.Queues) > 4:
+		return errors.New("queues: at most 4")
+	}
+	if h.Capture != nil {
+		if err := h.Capture.Check(); err != nil {
+			return err
+		}
 	}
 	if h.Signpost != nil {
 		if err := h.Signpost.Check(); err != nil {
@@ -86,6 +93,9 @@ type Welcome struct {
 	// Signpost is newer than the one that the device holds; only for those that say
 	// which they hold.
 	Signpost *Envelope `cbor:"8,keyasint,omitempty"`
+	// Capture is orders other than those that the device holds; only for devices that
+	// know captures.
+	Capture *Envelope `cbor:"40,keyasint,omitempty"`
 }
 
 // Check bounds the fields that a device acts on.
@@ -97,8 +107,8 @@ func (w *Welcome) Check() error {
 		return errors.New("window: 1 to 86400 seconds wanted")
 	case w.Heartbeat < 1 || w.Heartbeat > 86400:
 		return errors.New("heartbeat: 1 to 86400 seconds wanted")
-	case len(w.Acked) > 3:
-		return errors.New("acked: at most 3")
+	case len(w.Acked) > 4:
+		return errors.New("acked: at most 4")
 	}
 	return nil
 }

@@ -50,6 +50,7 @@ const (
 	KindSample   Kind = "sample"
 	KindEvent    Kind = "event"
 	KindAnswer   Kind = "answer"
+	KindCapture  Kind = "capture"
 	KindPresence Kind = "presence"
 )
 
@@ -65,7 +66,7 @@ const (
 
 // UpKinds and DownKinds list every kind in a stable order.
 var (
-	UpKinds   = [...]Kind{KindHello, KindGet, KindReport, KindSample, KindEvent, KindAnswer, KindPresence}
+	UpKinds   = [...]Kind{KindHello, KindGet, KindReport, KindSample, KindEvent, KindAnswer, KindPresence, KindCapture}
 	DownKinds = [...]Kind{KindWelcome, KindMeta, KindBlock, KindAck, KindAsk, KindBusy}
 )
 
