@@ -39,9 +39,10 @@ var (
 	ErrRenewPending     = &Error{"renew.pending", "the certificate expired long ago: an operator has to accept the renewal", "accept it with 'dunlin device accept DEVICE', on the server's side", 409}
 	ErrNothingWaits     = &Error{"device.nothing_waits", "nothing of this device waits for an operator", "look at it with 'dunlin device show'", 409}
 	ErrTokenUnknown     = &Error{"token.unknown", "the enrolment token is not known here", "make one with 'dunlin device token'", 401}
+	ErrTokenWaits       = &Error{"token.waits", "devices wait to be accepted by this token", "accept or reject them first, or enrol them again with another token: their keys stay", 409}
 	ErrTokenExpired     = &Error{"token.expired", "the enrolment token has expired", "make one with 'dunlin device token'", 401}
 	ErrTokenSpent       = &Error{"token.spent", "the enrolment token has been used as often as it allows", "make one with 'dunlin device token'", 401}
-	ErrTokenCA          = &Error{"token.ca", "the enrolment token names a CA that has been retired", "make another one with 'dunlin device token'", 401}
+	ErrTokenCA          = &Error{"token.ca", "the enrolment token names a CA that has been retired", "make another one with 'dunlin device token', and enrol with it: the device's key stays", 401}
 	ErrCAState          = &Error{"ca.state", "the CAs do not allow this now", "look at them with 'dunlin-fleet ca status'", 409}
 	ErrCADevices        = &Error{"ca.devices", "devices have not followed yet", "wait until they were online, see 'dunlin-fleet ca status', or pass --force and give them up", 409}
 	ErrNameState        = &Error{"name.state", "the name cannot be used", "look at the names with 'dunlin-fleet name status'", 422}

@@ -31,6 +31,12 @@ func decodeSignpost(payload []byte) *wire.Signpost {
 	return out
 }
 
+// Pending is a device that waits for an operator.
+type Pending struct {
+	Device string
+	CA     []byte // fingerprint that the token which it shows names; nil: none is told
+}
+
 // Follower is an active device, and what says how far it follows.
 type Follower struct {
 	Device      string

@@ -26,7 +26,8 @@ type Store interface {
 	// Enrol uses a token and makes the device in one transaction. The first use
 	// by a key counts against the token and stores d with its certificate; a
 	// repeated use by the same key returns what was stored. A token that replaces a
-	// device ends that one's identity. Refusals are ErrTokenUnknown (also for a wrong
+	// device ends that one's identity; what waits for an operator waits anew by
+	// another token of the same key. Refusals are ErrTokenUnknown (also for a wrong
 	// secret), ErrTokenExpired, ErrTokenSpent, ErrDeviceExists, ErrDeviceRetired,
 	// ErrSerialUnlisted, ErrSerialUsed, and for a key whose identity has ended
 	// ErrDeviceRevoked or ErrDeviceRejected.

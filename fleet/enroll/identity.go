@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -9,7 +10,8 @@ import (
 
 // Identities is what operators' acts on identities need kept.
 type Identities interface {
-	// EnrolledWith returns the token that the device's present key came with.
+	// EnrolledWith returns the token that the device's present key came with last;
+	// ErrTokenUnknown when that was deleted.
 	EnrolledWith(ctx context.Context, device string) (*fleet.EnrolToken, error)
 	// AcceptDevice lets in the key of a pending device; ErrNothingWaits when that is
 	// another one by now.
@@ -47,6 +49,9 @@ func (s *Service) complete(ctx context.Context, r *fleet.TokenRequest) error {
 	return nil
 }
 
+// againWith is the way of a device whose token is of no use any more.
+const againWith = "make another with 'dunlin device token --hold', and enrol with it again on the device: its key and its name stay"
+
 // acceptDevice lets a pending device in. Its fingerprint has to be told: it is all
 // that says whose key waits.
 func (s *Service) acceptDevice(ctx context.Context, d *fleet.Device, fingerprint, actor string) error {
@@ -57,12 +62,19 @@ func (s *Service) acceptDevice(ctx context.Context, d *fleet.Device, fingerprint
 		return fleet.ErrFingerprint.With("the key that waits for the name %s has the fingerprint %s", d.ID, fleet.Fingerprint(d.PublicKey))
 	}
 	t, err := s.Store.EnrolledWith(ctx, d.ID)
+	if errors.Is(err, fleet.ErrTokenUnknown) {
+		gone := fleet.ErrTokenUnknown.With("the token that %s came with was deleted", d.ID)
+		gone.Next, gone.Status = againWith, 409
+		return gone
+	}
 	if err != nil {
 		return err
 	}
 	ca := s.Standing().by(t.CA)
 	if ca == nil {
-		return fleet.ErrTokenCA.With("the token that %s came with names a CA that has been retired; reject it, and make another token", d.ID)
+		gone := fleet.ErrTokenCA.With("the token that %s came with names a CA that has been retired", d.ID)
+		gone.Next, gone.Status = againWith, 409
+		return gone
 	}
 	key, err := parseKey(d.PublicKey)
 	if err != nil {

@@ -180,6 +180,36 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// TestHoldOutlivesItsToken: who waits by a token that was deleted, or whose CA was
+// retired, is let in by another token with the key that it has.
+func TestHoldOutlivesItsToken(t *testing.T) {
+	r := newRig(t).withRoots(t)
+	key := newKey(t, elliptic.P256())
+	r.refused(t, "by the first", request(t, r.tokenFor(t, fleet.TokenRequest{Hold: true}), key, "meter-1"), fleet.ErrEnrolPending)
+	next, err := enroll.NewCA("test", r.now.Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.standing = &enroll.Standing{CAs: []*enroll.CA{next}, Addresses: r.standing.Addresses} // the first was retired by force
+	err = r.Accept(t.Context(), "meter-1", fingerprint(t, key), "anna")
+	var coded *fleet.Error
+	if !errors.As(err, &coded) || coded.Code != fleet.ErrTokenCA.Code || !strings.Contains(coded.Next, "its key and its name stay") || strings.Contains(coded.Error(), "reject") {
+		t.Fatalf("%+v", err)
+	}
+	token := r.tokenFor(t, fleet.TokenRequest{Hold: true})
+	r.refused(t, "by the second", request(t, token, key, "meter-1"), fleet.ErrEnrolPending)
+	if err := r.Accept(t.Context(), "meter-1", fingerprint(t, key), "anna"); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := r.Enrol(t.Context(), request(t, token, key, "meter-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Admit(t.Context(), certificate(t, reply.Certificate)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReject(t *testing.T) {
 	r := newRig(t).withRoots(t)
 	token := r.tokenFor(t, fleet.TokenRequest{Hold: true, Max: 3})

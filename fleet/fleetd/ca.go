@@ -1,6 +1,7 @@
 package fleetd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type desk struct {
 	st   *enroll.Standing
 	fs   []fleet.Follower
 	all  []Followed // of fs, by st
+	wait []fleet.Pending
 }
 
 // openDesk reads the directory, of a server that serves or not. Only one at a time
@@ -73,6 +75,9 @@ func openDesk(ctx context.Context, dir string, act func(*desk) error) (err error
 	}
 	defer func() { err = errors.Join(err, d.db.Close()) }()
 	if d.fs, err = d.db.Followers(ctx); err != nil {
+		return err
+	}
+	if d.wait, err = d.db.Pending(ctx); err != nil {
 		return err
 	}
 	d.becomes(k.cas)
@@ -112,12 +117,17 @@ func (d *desk) without(ca *enroll.CA) (out []Followed) {
 }
 
 // besides lists the devices that do not know this CA, or whose certificates hang on
-// any other.
+// any other, and those that wait to be accepted by a token that names another.
 func (d *desk) besides(ca *enroll.CA) (out []Followed) {
 	for _, f := range d.all {
 		other := slices.ContainsFunc(f.Hangs, func(n string) bool { return n != ca.Name() })
 		if other || len(f.Hangs) == 0 || !slices.Contains(f.Knows, ca.Name()) {
 			out = append(out, f)
+		}
+	}
+	for _, p := range d.wait {
+		if !bytes.Equal(p.CA, ca.Fingerprint()) {
+			out = append(out, Followed{Device: p.Device, Trouble: "it waits to be accepted, by a token that names the former CA"})
 		}
 	}
 	return out
@@ -225,8 +235,8 @@ func SwitchCA(ctx context.Context, dir string, force bool, now time.Time) (out *
 	return out, err
 }
 
-// RetireCA ends every CA but the one that issues. It is refused while active devices
-// need another, unless forced: those are lost. The certificates go before the keys:
+// RetireCA ends every CA but the one that issues. It is refused while devices, active
+// or pending, need another, unless forced: those are lost. The certificates go before the keys:
 // interrupted, it has happened, and the next change sweeps.
 func RetireCA(ctx context.Context, dir string, force bool, now time.Time) (out *CAStatus, err error) {
 	err = openDesk(ctx, dir, func(d *desk) error {
@@ -238,7 +248,7 @@ func RetireCA(ctx context.Context, dir string, force bool, now time.Time) (out *
 		}
 		lost := d.besides(d.st.CAs[0])
 		if len(lost) > 0 && !force {
-			return fleet.ErrCADevices.With("%d of %d devices need the CA that would go, and would be lost: %s", len(lost), len(d.fs), named(lost))
+			return fleet.ErrCADevices.With("%d of %d devices need the CA that would go, and would be lost: %s", len(lost), len(d.fs)+len(d.wait), named(lost))
 		}
 		if err := d.audit(ctx, "ca.retire", detail("CA "+d.st.CAs[0].Name()+" stands alone", lost), now); err != nil {
 			return err

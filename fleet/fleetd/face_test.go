@@ -1,6 +1,7 @@
 package fleetd
 
 import (
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 )
 
 // TestCASteps wants each step of a change to be refused out of turn, and one that
@@ -52,6 +54,57 @@ func TestCASteps(t *testing.T) {
 	last, err := CAs(t.Context(), dir)
 	if err != nil || len(last.CAs) != 1 || last.CAs[0].Fingerprint != s.CAs[1].Fingerprint {
 		t.Errorf("%+v, %v", last, err)
+	}
+}
+
+// TestRetireSparesWhoWaits wants a CA not to go while a device waits for an operator
+// by a token that names it, unless it is forced.
+func TestRetireSparesWhoWaits(t *testing.T) {
+	dir, _ := newDir(t)
+	now := time.Now()
+	first, err := CAs(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := hex.DecodeString(first.CAs[0].Fingerprint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, databaseFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	waits := func(id string, ca []byte) {
+		t.Helper()
+		tok := &fleet.EnrolToken{ID: "tok_" + id, Channel: "dev", Max: 1, Hold: true, Expires: now.Add(time.Hour), Created: now, CA: ca}
+		d := &fleet.Device{ID: id, Status: fleet.DevicePending, Channel: "dev", PublicKey: []byte("key of " + id), Enrolled: now}
+		err := db.CreateEnrolToken(t.Context(), tok, fleet.Audit{})
+		if err == nil {
+			_, _, err = db.Enrol(t.Context(), tok.ID, tok.Hash, d, []byte{}, now)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	waits("meter-1", old)
+	if _, err := RotateCA(t.Context(), dir, now.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := SwitchCA(t.Context(), dir, false, now)
+	if err != nil || len(s.Waiting) != 1 || s.Waiting[0].Device != "meter-1" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	newest, err := hex.DecodeString(s.CAs[0].Fingerprint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits("meter-2", newest)
+	if _, err := RetireCA(t.Context(), dir, false, now); !errors.Is(err, fleet.ErrCADevices) || !strings.Contains(err.Error(), "1 of 2 devices") || !strings.Contains(err.Error(), "meter-1") {
+		t.Error(err)
+	}
+	if _, err := RetireCA(t.Context(), dir, true, now); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -146,6 +146,9 @@ func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Dev
 		}
 	case errors.Is(err, fleet.ErrDeviceUnknown):
 		err = insertDevice(ctx, tx, d, cert)
+	case err == nil && have.Status == fleet.DevicePending && bytes.Equal(have.PublicKey, d.PublicKey):
+		how += ", after it waited with another token"
+		err = waitsAnew(ctx, tx, d, cert)
 	case err == nil:
 		how += ", after the identity before was revoked"
 		if err = mayTake(t, have, d); err == nil {
@@ -165,6 +168,24 @@ func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Dev
 		return err
 	}
 	return addAudit(ctx, tx, fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "device:" + d.ID, Act: act, Object: d.ID, Detail: how})
+}
+
+// waitsAnew gives what waits what another token says, one that the same key shows:
+// the former may be deleted, or name a CA that has been retired.
+func waitsAnew(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte) error {
+	facts, err := jsonText(orEmpty(d.Facts))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, channel = ?, serial = ?, expires = ?, certificate = ?, facts = ?, enrolled = ? WHERE id = ?`,
+		d.Status, d.Channel, d.Serial, millis(d.Expires), cert, facts, millis(d.Enrolled), d.ID)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM labels WHERE device = ?`, d.ID); err != nil {
+		return err
+	}
+	return putLabels(ctx, tx, d.ID, d.Labels)
 }
 
 // mayTake tells why an ordinary token does not give this name.
@@ -232,14 +253,26 @@ func (db *DB) Formers(ctx context.Context, device string) ([]fleet.Former, error
 	}, `SELECT device, public_key, since, ended, how, successor FROM former_keys WHERE device = ? ORDER BY ended DESC, since DESC`, device)
 }
 
-// EnrolledWith returns the token that the device's present key came with.
+// presentToken is the rows of devices d and enrolments e where e is what the device's
+// present key came with last.
+const presentToken = `e.device = d.id AND e.public_key = d.public_key AND e.rowid = (SELECT max(rowid) FROM enrolments x WHERE x.device = d.id AND x.public_key = d.public_key)`
+
+// EnrolledWith returns the token that the device's present key came with last.
 func (db *DB) EnrolledWith(ctx context.Context, device string) (*fleet.EnrolToken, error) {
 	var id string
-	err := db.r.QueryRowContext(ctx, `SELECT e.token FROM enrolments e JOIN devices d ON d.id = e.device AND d.public_key = e.public_key WHERE d.id = ?`, device).Scan(&id)
+	err := db.r.QueryRowContext(ctx, `SELECT e.token FROM enrolments e JOIN devices d ON `+presentToken+` WHERE d.id = ?`, device).Scan(&id)
 	if err != nil {
 		return nil, notFound(err, fleet.ErrTokenUnknown)
 	}
 	return db.EnrolToken(ctx, id)
+}
+
+// Pending lists what waits for an operator by a token that there is.
+func (db *DB) Pending(ctx context.Context) ([]fleet.Pending, error) {
+	return list(ctx, db.r, func(s scanner) (p fleet.Pending, err error) {
+		err = s.Scan(&p.Device, &p.CA)
+		return p, err
+	}, `SELECT d.id, t.ca FROM devices d JOIN enrolments e ON `+presentToken+` JOIN enrol_tokens t ON t.id = e.token WHERE d.status = ? ORDER BY d.id`, fleet.DevicePending)
 }
 
 // AcceptDevice lets in the key of a pending device; ErrNothingWaits when it is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"strings"
 
 	"github.com/dunlin-edge/dunlin/fleet"
 )
@@ -70,9 +71,21 @@ func (db *DB) EnrolTokens(ctx context.Context) ([]*fleet.EnrolToken, error) {
 	return list(ctx, db.r, scanToken, `SELECT `+tokenColumns+`, `+tokenSerials+` FROM enrol_tokens ORDER BY id DESC`)
 }
 
-// DeleteEnrolToken makes a token useless; devices that used it stay.
+// maxNamed bounds a sentence.
+const maxNamed = 20
+
+// DeleteEnrolToken makes a token useless; devices that used it stay. ErrTokenWaits
+// while devices wait with it: they could not come for their certificates.
 func (db *DB) DeleteEnrolToken(ctx context.Context, id string, a fleet.Audit) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
+		wait, err := list(ctx, tx, func(s scanner) (id string, err error) { err = s.Scan(&id); return id, err },
+			`SELECT d.id FROM devices d JOIN enrolments e ON `+presentToken+` WHERE d.status = ? AND e.token = ? ORDER BY d.id`, fleet.DevicePending, id)
+		if err != nil {
+			return err
+		}
+		if len(wait) > 0 {
+			return fleet.ErrTokenWaits.With("%d devices wait with token %s: %s", len(wait), id, strings.Join(wait[:min(len(wait), maxNamed)], ", "))
+		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM token_serials WHERE token = ?`, id); err != nil {
 			return err
 		}

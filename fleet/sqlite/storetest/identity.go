@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -226,6 +227,59 @@ func waiting(s *suite) {
 	s.must(s.Revoke(s.Context(), "meter-2", fleet.Audit{}))
 	_, _, err = hold("meter-2", "fourth key", start)
 	s.wants("a revoked name", err, fleet.ErrDeviceExists)
+}
+
+// waitingAnew lets who waits come with another token: the one before may be gone, or
+// name a CA that is.
+func waitingAnew(s *suite) {
+	s.token(fleet.EnrolToken{ID: "tok_1", Hold: true, Max: 3, CA: []byte("old CA")})
+	s.token(fleet.EnrolToken{ID: "tok_2", Hold: true, Max: 3, CA: []byte("new CA"), Labels: map[string]string{"site": "mine"}})
+	enter := func(token, key, status string) (*fleet.Device, string, error) {
+		return s.enter(token, "meter-1", key, status, "", start)
+	}
+	pending := func(want ...fleet.Pending) {
+		s.Helper()
+		got, err := s.Pending(s.Context())
+		s.must(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			s.Error(diff)
+		}
+	}
+	pending()
+	if _, _, err := enter("tok_1", "key", fleet.DevicePending); err != nil {
+		s.Fatal(err)
+	}
+	pending(fleet.Pending{Device: "meter-1", CA: []byte("old CA")})
+	err := s.DeleteEnrolToken(s.Context(), "tok_1", fleet.Audit{})
+	s.wants("delete a token that is waited with", err, fleet.ErrTokenWaits)
+	if err == nil || !strings.Contains(err.Error(), "meter-1") {
+		s.Errorf("it names nobody: %v", err)
+	}
+	_, _, err = enter("tok_2", "other key", fleet.DevicePending)
+	s.wants("another key", err, fleet.ErrDeviceExists)
+	for range 2 {
+		if d, cert, err := enter("tok_2", "key", fleet.DevicePending); err != nil || d.Status != fleet.DevicePending || cert != "" {
+			s.Fatalf("%+v, %q, %v", d, cert, err)
+		}
+	}
+	pending(fleet.Pending{Device: "meter-1", CA: []byte("new CA")})
+	if t, err := s.EnrolledWith(s.Context(), "meter-1"); err != nil || t.ID != "tok_2" || t.Used != 1 {
+		s.Errorf("%+v, %v", t, err)
+	}
+	s.must(s.DeleteEnrolToken(s.Context(), "tok_1", fleet.Audit{}))
+	// A token that does not hold lets it in.
+	s.token(fleet.EnrolToken{ID: "tok_3", Max: 1})
+	if d, cert, err := enter("tok_3", "key", fleet.DeviceActive); err != nil || d.Status != fleet.DeviceActive || cert == "" {
+		s.Errorf("%+v, %q, %v", d, cert, err)
+	}
+	s.reopen()
+	d, err := s.Device(s.Context(), "meter-1")
+	s.must(err)
+	if d.Status != fleet.DeviceActive || d.Serial == "" {
+		s.Errorf("%+v", d)
+	}
+	pending()
+	s.must(s.DeleteEnrolToken(s.Context(), "tok_2", fleet.Audit{}))
 }
 
 // serials lets in what is listed, each once.

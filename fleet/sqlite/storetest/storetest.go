@@ -56,6 +56,7 @@ type Identities interface {
 	Formers(ctx context.Context, device string) ([]fleet.Former, error)
 	EnrolledWith(ctx context.Context, device string) (*fleet.EnrolToken, error)
 	AcceptDevice(ctx context.Context, d *fleet.Device, cert []byte, a fleet.Audit) error
+	Pending(ctx context.Context) ([]fleet.Pending, error)
 	RejectDevice(ctx context.Context, id string, a fleet.Audit) error
 	RefusedSerial(ctx context.Context, token, serial string, a fleet.Audit) error
 	Retire(ctx context.Context, id string, a fleet.Audit, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
@@ -131,6 +132,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 		{"a device is replaced", replaced},
 		{"a device is retired", retired},
 		{"devices that wait", waiting},
+		{"devices that wait with another token", waitingAnew},
 		{"listed serials", serials},
 		{"keys that have ended", endedKeys},
 		{"access", access},
