@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/dunlin-edge/dunlin/agent/infer/judge"
 )
 
 // Kernels that a worker can run a model with.
@@ -86,24 +88,6 @@ func (s *Server) present(slot Slot) error {
 	return fmt.Errorf("not on this device: %s does not lie beside the runtime's library", names[0])
 }
 
-// ofKernels tells whether other kernels may do better.
-func (r *Refusal) ofKernels() bool {
-	return slices.Contains([]string{
-		"prove.golden", "prove.nan", "prove.repeat", "prove.slices", "prove.crash", "prove.start", "prove.hang", "prove.illegal_instruction",
-	}, r.Code)
-}
-
-// after joins a refusal with that of the kernels before.
-func (r *Refusal) after(first *Refusal) *Refusal {
-	switch {
-	case first == nil:
-		return r
-	case first.Code == r.Code:
-		return first
-	}
-	return &Refusal{r.Code, r.Reason + "; with the built-in kernels, because with XNNPACK's: " + first.Reason}
-}
-
 const (
 	maxTuned   = 8    // threads that are tried at most
 	tuneRuns   = 40   // of each number of threads
@@ -132,7 +116,7 @@ func (t *trial) tune(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		took = append(took, quantile(runs, 0.5))
+		took = append(took, judge.Quantile(runs, 0.5))
 	}
 	t.slot.Setup.Threads = 1 + fewest(took)
 	t.p.Threads = t.slot.Setup.Threads

@@ -2,14 +2,13 @@ package infer
 
 import (
 	"context"
-	"fmt"
-	"math"
 	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dunlin-edge/dunlin/agent/infer/judge"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -35,11 +34,6 @@ func timed(ctx context.Context, w *worker, in [][]byte, runs int, bound time.Dur
 	return took, nil
 }
 
-// quantile of sorted values by nearest rank.
-func quantile(sorted []time.Duration, q float64) time.Duration {
-	return sorted[max(int(math.Ceil(q*float64(len(sorted))))-1, 0)]
-}
-
 // contender is one of those who are measured in turns.
 type contender struct {
 	w    *worker
@@ -53,8 +47,8 @@ func (c *contender) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p95 := quantile(took, 0.95).Microseconds(); c.cost.P95US == 0 || p95 < c.cost.P95US {
-		c.cost.P50US, c.cost.P95US, c.cost.P99US = quantile(took, 0.5).Microseconds(), p95, quantile(took, 0.99).Microseconds()
+	if p95 := judge.Quantile(took, 0.95).Microseconds(); c.cost.P95US == 0 || p95 < c.cost.P95US {
+		c.cost.P50US, c.cost.P95US, c.cost.P99US = judge.Quantile(took, 0.5).Microseconds(), p95, judge.Quantile(took, 0.99).Microseconds()
 	}
 	c.cost.PeakKB = max(c.cost.PeakKB, peakKB(c.w.cmd.Process.Pid))
 	return nil
@@ -108,54 +102,6 @@ func (t *trial) inputsOf(w *worker, i int) [][]byte {
 		}
 	}
 	return zeros(w.model)
-}
-
-// within compares a proof with the budgets.
-func (t *trial) within() error {
-	c, b := &t.p.Cost, t.budget
-	for _, x := range []struct {
-		code, what, unit string
-		have, most       int64
-	}{
-		{"prove.latency_p50", "half of the runs take more than", "us", c.P50US, b.LatencyP50US},
-		{"prove.latency", "95 of 100 runs take up to", "us", c.P95US, b.LatencyP95US},
-		{"prove.latency_p99", "99 of 100 runs take up to", "us", c.P99US, b.LatencyP99US},
-		{"prove.memory", "the worker needs", "kB", c.PeakKB, b.PeakMemoryKB},
-		{"prove.start", "the first result takes", "ms", c.Start / 1000, b.StartMS},
-		{"prove.cold_start", "the first result from the disk takes", "ms", c.Cold / 1000, b.ColdStartMS},
-	} {
-		if x.most > 0 && x.have > x.most {
-			return &Refusal{x.code, fmt.Sprintf("%s %d %s, the budget is %d %s", x.what, x.have, x.unit, x.most, x.unit)}
-		}
-	}
-	if gap, best, worst := widest(t.p.Slices); b.MaxSliceGap > 0 && gap > b.MaxSliceGap {
-		return &Refusal{"prove.slices", fmt.Sprintf("%d of %d golden cases of %s hold, but %d of %d of %s: a gap of %.3f, the budget is %v",
-			best.Held, best.Cases, best.Slice, worst.Held, worst.Cases, worst.Slice, gap, b.MaxSliceGap)}
-	}
-	return relative(b.Relative, c, t.p.Base)
-}
-
-// relative compares costs with those of the active slot.
-func relative(r *bundle.Relative, c, base *bundle.Cost) error {
-	if r == nil || base == nil {
-		return nil
-	}
-	for _, x := range []struct {
-		code, what string
-		have, than int64
-		most       float64
-	}{
-		{"prove.relative_latency", "the median of the runs", c.P50US, base.P50US, r.LatencyP50},
-		{"prove.relative_latency", "the 95th percentile of the runs", c.P95US, base.P95US, r.LatencyP95},
-		{"prove.relative_latency", "the 99th percentile of the runs", c.P99US, base.P99US, r.LatencyP99},
-		{"prove.relative_memory", "the memory in kB", c.PeakKB, base.PeakKB, r.PeakMemory},
-		{"prove.relative_start", "the time to the first result", c.Start, base.Start, r.Start},
-	} {
-		if x.most > 0 && x.than > 0 && float64(x.have) > x.most*float64(x.than) {
-			return &Refusal{x.code, fmt.Sprintf("%s is %d, that of the active slot %d: %.2f times as much, the budget is %v times", x.what, x.have, x.than, float64(x.have)/float64(x.than), x.most)}
-		}
-	}
-	return nil
 }
 
 // dropPages asks the system to forget what it has of files in memory; what others

@@ -3,11 +3,9 @@ package infer
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/observe"
-	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // source is the key of a context's picture size.
@@ -45,23 +43,4 @@ func failureCode(err error) string {
 		return "request.deadline"
 	}
 	return "worker.run"
-}
-
-// real are the real values of a tensor's bytes.
-func real(t *bundle.Tensor, b []byte) []float64 {
-	return t.Quant.Real(bundle.Values(t.DType, b), t.Shape)
-}
-
-// highest is the index and value of the highest number, -1 when there is none.
-func highest(v []float64) (int, float64) {
-	best := -1
-	for i, x := range v {
-		if !math.IsNaN(x) && (best < 0 || x > v[best]) {
-			best = i
-		}
-	}
-	if best < 0 {
-		return -1, 0
-	}
-	return best, v[best]
 }

@@ -8,17 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/frame"
+	"github.com/dunlin-edge/dunlin/agent/infer/judge"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // Refusal says that a slot is not fit to serve on this device.
-type Refusal struct {
-	Code   string // "prove.golden", "prove.crash", …
-	Reason string // a sentence
-}
-
-// Error implements error.
-func (r *Refusal) Error() string { return r.Reason + " (" + r.Code + ")" }
+type Refusal = judge.Refusal
 
 // Prove runs a candidate in workers of its own, while what is active serves: start
 // from the disk, first run, tensors against the contract, then as it would be
@@ -44,9 +39,9 @@ func (s *Server) Prove(ctx context.Context, slot Slot) (*bundle.Proof, error) {
 		case accelerated(kernels):
 		case !refused:
 			return nil, err
-		case !r.ofKernels() || kernels == lastRung:
+		case !r.OfKernels() || kernels == lastRung:
 			s.dropCache(s.cachePath(slot))
-			return p, r.after(first)
+			return p, r.After(first)
 		default:
 			first = r
 		}
@@ -68,7 +63,7 @@ func (s *Server) rung(ctx context.Context, slot Slot) (*bundle.Proof, error) {
 		}
 	}
 	t.end()
-	return t.p, t.within()
+	return t.p, judge.Within(t.p, t.budget)
 }
 
 // trial is one candidate before the proof, with one kind of kernels.
@@ -99,7 +94,7 @@ func (t *trial) cold(ctx context.Context) error {
 	}
 	defer w.stop()
 	t.p.Cost.Cold, t.p.Cost.PeakKB = w.started.Microseconds(), peakKB(w.cmd.Process.Pid)
-	return matches(t.slot.Contract, w.model)
+	return judge.Matches(t.slot.Contract, w.model)
 }
 
 const maxGoldenFile = 64 << 20
@@ -119,7 +114,7 @@ func (t *trial) load(context.Context) error {
 		return fmt.Errorf("golden cases: %w", err)
 	}
 	if t.cases, err = bundle.LoadGolden(c, b); err != nil {
-		return &Refusal{"prove.cases", err.Error()}
+		return &Refusal{Code: "prove.cases", Reason: err.Error()}
 	}
 	t.p.Cases = t.cases.N
 	return nil
@@ -161,19 +156,19 @@ func (t *trial) golden(ctx context.Context) error {
 	}
 	every := (t.cases.N + repeatedCases - 1) / repeatedCases
 	t.sample = map[int][][]byte{}
-	j := newJudge(t.slot.Contract, t.cases)
+	j := judge.NewGolden(t.slot.Contract, t.cases)
 	for i := range t.cases.N {
 		r, err := t.w.run(ctx, t.inputs(i))
 		if err != nil {
 			return err
 		}
-		j.look(i, r.outputs)
+		j.Look(i, r.outputs)
 		if i%every == 0 {
 			t.sample[i] = r.outputs
 		}
 	}
-	t.p.Held, t.p.Slices = t.cases.N-len(j.failed), j.shares()
-	return j.verdict()
+	t.p.Held, t.p.Slices = j.Held(), j.Shares()
+	return j.Verdict()
 }
 
 // repeat runs some cases again. A model that carries state is run again from its
@@ -192,7 +187,7 @@ func (t *trial) repeat(ctx context.Context) error {
 		defer fresh.stop()
 		w, runs = fresh, 1
 	}
-	j := newJudge(c, t.cases)
+	j := judge.NewGolden(c, t.cases)
 	for range runs {
 		for i := range t.cases.N {
 			before := t.sample[i]
@@ -206,17 +201,17 @@ func (t *trial) repeat(ctx context.Context) error {
 			switch {
 			case before == nil:
 			case c.Golden.Repeat == bundle.RepeatClose:
-				j.look(i, r.outputs)
+				j.Look(i, r.outputs)
 			default:
-				if why := repeats(c, i, before, r.outputs); why != "" {
-					return &Refusal{"prove.repeat", why}
+				if why := judge.Repeats(c, i, before, r.outputs); why != "" {
+					return &Refusal{Code: "prove.repeat", Reason: why}
 				}
 			}
 		}
 	}
 	var r *Refusal
-	if errors.As(j.verdict(), &r) {
-		return &Refusal{"prove.repeat", "run again, " + r.Reason}
+	if errors.As(j.Verdict(), &r) {
+		return &Refusal{Code: "prove.repeat", Reason: "run again, " + r.Reason}
 	}
 	return nil
 }
@@ -262,32 +257,7 @@ func deathCode(d *Death) string {
 func proveError(err error) error {
 	var d *Death
 	if errors.As(err, &d) {
-		return &Refusal{"prove." + deathCode(d), d.Error()}
+		return &Refusal{Code: "prove." + deathCode(d), Reason: d.Error()}
 	}
 	return err
-}
-
-// matches compares what the runtime found with what the contract says.
-func matches(c *bundle.Contract, m *frame.Model) error {
-	if err := same("input", c.Inputs, m.Inputs); err != nil {
-		return err
-	}
-	return same("output", c.Outputs, m.Outputs)
-}
-
-func same(what string, want []bundle.Tensor, have []frame.Tensor) error {
-	if len(want) != len(have) {
-		return &Refusal{"prove.shape", fmt.Sprintf("the model has %d %ss, its contract %d", len(have), what, len(want))}
-	}
-	for i, t := range want {
-		h := have[i]
-		fits := h.Name == t.Name && h.DType == t.DType && len(h.Shape) == len(t.Shape)
-		for k := 0; fits && k < len(t.Shape); k++ {
-			fits = t.Shape[k] == h.Shape[k] || t.Shape[k] == -1
-		}
-		if !fits {
-			return &Refusal{"prove.shape", fmt.Sprintf("%s %d is %s %s %v, its contract says %s %s %v", what, i, h.Name, h.DType, h.Shape, t.Name, t.DType, t.Shape)}
-		}
-	}
-	return nil
 }

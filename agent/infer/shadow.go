@@ -3,27 +3,27 @@ package infer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dunlin-edge/dunlin/agent/infer/judge"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 const (
 	shadowQueue = 4  // requests that wait for the candidate's worker; more are dropped
-	shadowLeast = 20 // answers that are enough to judge, where the contract asks for more than came
 	shadowNice  = 19 // the lowest priority: what is live goes first
 )
 
 // copied is a live request with its answer.
 type copied struct {
-	inputs, outputs [][]byte
-	took            time.Duration
-	live            *bundle.Contract // of the slot that answered
+	inputs [][]byte
+	answer judge.Answer
+	live   *bundle.Contract // of the slot that answered
 }
 
 // shadow takes copies of a model's live requests. Who offers one never waits.
@@ -46,7 +46,7 @@ func (h *shadow) offer(v *served, inputs [][]byte, r result) {
 		return
 	}
 	select {
-	case h.queue <- copied{clone(inputs), clone(r.outputs), r.took, v.slot.Contract}:
+	case h.queue <- copied{clone(inputs), judge.Answer{Outputs: clone(r.outputs), Took: r.took}, v.slot.Contract}:
 	default: // others were faster
 		h.dropped.Add(1)
 	}
@@ -75,7 +75,7 @@ func (s *Server) mirror(v *served, inputs [][]byte, r result) {
 // needs a contract with a Shadow.
 func (s *Server) Shadow(ctx context.Context, slot Slot) (*bundle.Shade, error) {
 	want := slot.Contract.Shadow
-	if active, ok := s.Active(slot.Key.Model); !ok || !alike(active.Contract, slot.Contract) {
+	if active, ok := s.Active(slot.Key.Model); !ok || !judge.Alike(active.Contract, slot.Contract) {
 		return &bundle.Shade{Note: "nothing serves that takes the same inputs: not seen"}, nil
 	}
 	w, err := s.spawn(ctx, slot, false, newPool(1))
@@ -92,140 +92,43 @@ func (s *Server) Shadow(ctx context.Context, slot Slot) (*bundle.Shade, error) {
 		s.c.Log.Warn("a shadow has the priority of live requests", "err", err)
 	}
 	h := &shadow{every: 1 / want.Share, queue: make(chan copied, shadowQueue)}
+	t := &trial{s: s, slot: slot, p: &bundle.Proof{}}
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
 	if _, other := s.shadows.LoadOrStore(slot.Key.Model, h); other {
 		return nil, fmt.Errorf("another candidate of %s is being shadowed", slot.Key.Model)
 	}
 	defer s.shadows.Delete(slot.Key.Model)
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(want.Minutes*float64(time.Minute)), errShadowOver)
 	defer cancel()
-	return s.watchShadow(ctx, &shading{slot: slot, want: want, spans: s.goldenSpans(slot), h: h, w: w})
+	return h.watch(ctx, w, judge.NewAgreement(slot.Contract, t.cases), want.Duty)
 }
 
-var errShadowOver = fmt.Errorf("the time of the shadow is over")
+var errShadowOver = errors.New("the time of the shadow is over")
 
-// shading is one shadow under way.
-type shading struct {
-	slot  Slot
-	want  *bundle.Shadow
-	spans map[string]float64
-	h     *shadow
-	w     *worker
-
-	shade      bundle.Shade
-	took, live []time.Duration
-	first      string // disagreement
-}
-
-// watchShadow answers copies until it is decided.
-func (s *Server) watchShadow(ctx context.Context, g *shading) (*bundle.Shade, error) {
-	for g.shade.Requests < g.want.Requests && !g.lost() {
+// watch answers copies until it is decided. The worker runs for a share of the time.
+func (h *shadow) watch(ctx context.Context, w *worker, seen *judge.Agreement, duty float64) (*bundle.Shade, error) {
+	for !seen.Over() {
 		var c copied
 		select {
 		case <-ctx.Done():
 			if context.Cause(ctx) != errShadowOver {
 				return nil, ctx.Err()
 			}
-			return g.verdict()
-		case <-g.w.dead:
-			return g.shadeNow(), proveError(g.w.death)
-		case c = <-g.h.queue:
+			return seen.Verdict(h.dropped.Load())
+		case <-w.dead:
+			return seen.Shade(h.dropped.Load()), proveError(w.death)
+		case c = <-h.queue:
 		}
 		began := time.Now()
-		r, err := g.w.run(context.WithoutCancel(ctx), c.inputs)
+		r, err := w.run(context.WithoutCancel(ctx), c.inputs)
 		if err != nil {
-			return g.shadeNow(), proveError(err)
+			return seen.Shade(h.dropped.Load()), proveError(err)
 		}
 		busy := time.Since(began)
-		g.take(c, r)
-		// It rests as long as makes its share of the time, and an end ends the rest.
-		sleep(ctx, time.Duration(float64(busy)*(1/g.want.Duty-1)))
+		seen.Take(c.live, c.answer, judge.Answer{Outputs: r.outputs, Took: r.took})
+		sleep(ctx, time.Duration(float64(busy)*(1/duty-1)))
 	}
-	return g.verdict()
-}
-
-// take counts one answer.
-func (g *shading) take(c copied, r result) {
-	g.shade.Requests++
-	g.took, g.live = append(g.took, r.took), append(g.live, c.took)
-	why := disagreement(g.slot.Contract, c.live, g.spans, c.outputs, r.outputs)
-	switch {
-	case why == "":
-		g.shade.Agreed++
-	case g.first == "":
-		g.first = why
-	}
-}
-
-// lost tells that too many disagree already, whatever comes.
-func (g *shading) lost() bool {
-	return float64(g.shade.Requests-g.shade.Agreed) > (1-g.want.Agree)*float64(g.want.Requests)+1e-9
-}
-
-func (g *shading) shadeNow() *bundle.Shade {
-	g.shade.Dropped = g.h.dropped.Load()
-	if len(g.took) > 0 {
-		slices.Sort(g.took)
-		slices.Sort(g.live)
-		g.shade.P50US, g.shade.P95US = quantile(g.took, 0.5).Microseconds(), quantile(g.took, 0.95).Microseconds()
-		g.shade.LiveP95 = quantile(g.live, 0.95).Microseconds()
-	}
-	return &g.shade
-}
-
-func (g *shading) verdict() (*bundle.Shade, error) {
-	s := g.shadeNow()
-	switch {
-	case s.Requests == 0:
-		s.Note = "no live request came: not seen"
-	case s.Requests < min(shadowLeast, g.want.Requests) && !g.lost():
-		s.Note = fmt.Sprintf("%d live requests came, %d are enough to judge: not seen", s.Requests, min(shadowLeast, g.want.Requests))
-	case float64(s.Agreed) < g.want.Agree*float64(s.Requests):
-		return s, &Refusal{"prove.shadow", fmt.Sprintf("of %d live requests it answers %d as the active slot does, a share of %.3f, %v is wanted; the first other one: %s",
-			s.Requests, s.Agreed, float64(s.Agreed)/float64(s.Requests), g.want.Agree, g.first)}
-	}
-	return s, nil
-}
-
-// disagreement tells how a candidate's answer differs from the one that was given,
-// empty when they agree: in the highest class of what ranks classes, within the
-// golden tolerance of everything else that has one.
-func disagreement(c, live *bundle.Contract, spans map[string]float64, given, have [][]byte) string {
-	for i := range c.Outputs {
-		t := &c.Outputs[i]
-		k := slices.IndexFunc(live.Outputs, func(o bundle.Tensor) bool { return o.Name == t.Name })
-		if k < 0 || !c.Compares(t) {
-			continue
-		}
-		want, got := real(&live.Outputs[k], given[k]), real(t, have[i])
-		tol := bundle.Tolerance{Top: 1}
-		if !c.Ranks(t) {
-			tol = c.Golden.Tolerance[t.Name]
-			if m := t.Meaning; tol.IoU > 0 && m != nil && m.Boxes != nil {
-				want, got = corners(m.Boxes.Layout, want), corners(m.Boxes.Layout, got)
-			}
-		}
-		if why := compare(tol, want, got, spans[t.Name]); why != "" {
-			return "output " + t.Name + ": " + why
-		}
-	}
-	return ""
-}
-
-// alike says whether two contracts take the same inputs, and have an output in
-// common that can be compared.
-func alike(live, c *bundle.Contract) bool {
-	same := slices.EqualFunc(live.Inputs, c.Inputs, func(a, b bundle.Tensor) bool {
-		return a.Name == b.Name && a.DType == b.DType && slices.Equal(a.Shape, b.Shape)
-	})
-	return same && slices.ContainsFunc(c.Outputs, func(t bundle.Tensor) bool { return c.Compares(&t) && live.Output(t.Name) != nil })
-}
-
-// goldenSpans are the ranges of the golden outputs, by which a relative tolerance is
-// meant; none without golden cases.
-func (s *Server) goldenSpans(slot Slot) map[string]float64 {
-	t := &trial{s: s, slot: slot, p: &bundle.Proof{}}
-	if err := t.load(context.Background()); err != nil || t.cases == nil {
-		return nil
-	}
-	return spans(slot.Contract, t.cases)
+	return seen.Verdict(h.dropped.Load())
 }

@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"math"
 	"slices"
 	"testing"
 )
@@ -36,23 +35,5 @@ func TestLook(t *testing.T) {
 	q.Quant = &Quant{Scale: []float32{1, 2}, Zero: []int64{0, 0}}
 	if got := q.Look(nil, []byte{1, 2}); got != nil {
 		t.Errorf("per axis: %v", got)
-	}
-	// Every datatype is read alike with and without a stride.
-	for dtype, size := range dtypes {
-		b := make([]byte, 12*size)
-		for i := range b {
-			b[i] = byte(7 * i)
-		}
-		all := Values(dtype, b)
-		for i, v := range AppendValues(nil, dtype, b, 5) {
-			if v != all[5*i] && !math.IsNaN(v) {
-				t.Errorf("%s, element %d: %v, want %v", dtype, 5*i, v, all[5*i])
-			}
-		}
-		for i, v := range all {
-			if w := element(dtype, b[i*size:]); v != w && !math.IsNaN(w) {
-				t.Errorf("%s, element %d: %v, want %v", dtype, i, v, w)
-			}
-		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/dunlin-edge/dunlin/shared/bundle/numpy"
 	"github.com/dunlin-edge/dunlin/shared/sketch"
 )
 
@@ -19,16 +20,9 @@ const (
 	maxText    = 1 << 12
 )
 
-// DTypes are the datatypes of the Open Inference Protocol that a contract may
-// name, with the bytes of one element.
-var dtypes = map[string]int{
-	"BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8,
-	"INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8, "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8,
-}
-
 // DTypeSize returns the bytes of one element of a datatype ("FP32"); 0 if a
 // contract cannot name it.
-func DTypeSize(dtype string) int { return dtypes[dtype] }
+func DTypeSize(dtype string) int { return numpy.Size(dtype) }
 
 // Validate checks every value against its range. The error names the key.
 func (c *Contract) Validate() error {
@@ -135,7 +129,7 @@ func validTensors(key string, list []Tensor) error {
 			return invalid(key, "the name %.64q is empty, too long or used twice", t.Name)
 		}
 		seen[t.Name] = true
-		if dtypes[t.DType] == 0 {
+		if numpy.Size(t.DType) == 0 {
 			return invalid(key, "%s: datatype %.32q", t.Name, t.DType)
 		}
 		if err := t.validateShape(key); err != nil {
@@ -157,7 +151,7 @@ func (t *Tensor) validateShape(key string) error {
 	if len(t.Shape) > maxRank {
 		return invalid(key, "%s: %d dimensions, at most %d are allowed", t.Name, len(t.Shape), maxRank)
 	}
-	size := int64(dtypes[t.DType])
+	size := int64(numpy.Size(t.DType))
 	for _, d := range t.Shape {
 		if d < -1 || d == 0 || d > maxDim {
 			return invalid(key, "%s: shape %v", t.Name, t.Shape)

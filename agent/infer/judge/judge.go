@@ -1,4 +1,6 @@
-package infer
+// Package judge compares what a model answered with what was expected, and what it
+// cost with what it may cost. It is pure.
+package judge
 
 import (
 	"bytes"
@@ -10,8 +12,8 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// judge compares outputs with golden ones.
-type judge struct {
+// Golden compares outputs with golden ones.
+type Golden struct {
 	c      *bundle.Contract
 	cases  *bundle.Cases
 	spans  map[string]float64 // of the golden values of an output over all cases
@@ -20,12 +22,13 @@ type judge struct {
 	nan    bool               // an output was no number
 }
 
-func newJudge(c *bundle.Contract, cases *bundle.Cases) *judge {
-	return &judge{c: c, cases: cases, spans: spans(c, cases), failed: map[int]string{}, counts: map[string]int{}}
+// NewGolden returns one that has seen nothing yet.
+func NewGolden(c *bundle.Contract, cases *bundle.Cases) *Golden {
+	return &Golden{c: c, cases: cases, spans: Spans(c, cases), failed: map[int]string{}, counts: map[string]int{}}
 }
 
-// spans are the ranges of the golden outputs over all cases, by name.
-func spans(c *bundle.Contract, cases *bundle.Cases) map[string]float64 {
+// Spans are the ranges of the golden outputs over all cases, by name.
+func Spans(c *bundle.Contract, cases *bundle.Cases) map[string]float64 {
 	out := map[string]float64{}
 	for i := range c.Outputs {
 		t := &c.Outputs[i]
@@ -38,8 +41,8 @@ func spans(c *bundle.Contract, cases *bundle.Cases) map[string]float64 {
 	return out
 }
 
-// look judges the outputs of one case.
-func (j *judge) look(n int, out [][]byte) {
+// Look judges the outputs of one case.
+func (j *Golden) Look(n int, out [][]byte) {
 	for i := range j.c.Outputs {
 		t := &j.c.Outputs[i]
 		have := real(t, out[i])
@@ -69,8 +72,8 @@ func difference(t *bundle.Tensor, tol bundle.Tolerance, want, have []byte, span 
 	return compare(tol, a, b, span)
 }
 
-// verdict counts the failed cases of each output against the share that must hold.
-func (j *judge) verdict() error {
+// Verdict counts the failed cases of each output against the share that must hold.
+func (j *Golden) Verdict() error {
 	if len(j.failed) == 0 {
 		return nil
 	}
@@ -93,8 +96,11 @@ func (j *judge) verdict() error {
 	return &Refusal{code, fmt.Sprintf("%d of %d golden cases failed; %s", len(j.failed), j.cases.N, j.failed[first])}
 }
 
-// shares are the cases that held, by slice, in the order of the names.
-func (j *judge) shares() []bundle.SliceShare {
+// Held is how many of the cases held.
+func (j *Golden) Held() int { return j.cases.N - len(j.failed) }
+
+// Shares are the cases that held, by slice, in the order of the names.
+func (j *Golden) Shares() []bundle.SliceShare {
 	by := map[string]*bundle.SliceShare{}
 	for n, labels := range j.cases.Slices {
 		for _, l := range labels {
@@ -136,8 +142,8 @@ func kindOf(slice string) string {
 	return kind
 }
 
-// repeats says what a case that was run again gave otherwise; empty: the same bytes.
-func repeats(c *bundle.Contract, n int, before, now [][]byte) string {
+// Repeats says what a case that was run again gave otherwise; empty: the same bytes.
+func Repeats(c *bundle.Contract, n int, before, now [][]byte) string {
 	for i := range c.Outputs {
 		if bytes.Equal(before[i], now[i]) {
 			continue

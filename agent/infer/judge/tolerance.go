@@ -1,4 +1,4 @@
-package infer
+package judge
 
 import (
 	"fmt"
@@ -153,4 +153,23 @@ func corners(layout string, v []float64) []float64 {
 		}
 	}
 	return v
+}
+
+// real are the real values of a tensor's bytes.
+func real(t *bundle.Tensor, b []byte) []float64 {
+	return t.Quant.Real(bundle.Values(t.DType, b), t.Shape)
+}
+
+// highest is the index and value of the highest number, -1 when there is none.
+func highest(v []float64) (int, float64) {
+	best := -1
+	for i, x := range v {
+		if !math.IsNaN(x) && (best < 0 || x > v[best]) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return -1, 0
+	}
+	return best, v[best]
 }
