@@ -126,6 +126,23 @@ func (l *Local) InferTensors(ctx context.Context, model string, body, tensors []
 	if tensors != nil {
 		req.Header.Set("Inference-Header-Content-Length", strconv.Itoa(len(body)))
 	}
+	return l.asked(req, model)
+}
+
+// InferFile sends a picture or a sound as it is, with its content type; the query may
+// hold top and offset. The answer is as that of Infer, with results by name if the
+// model has some.
+func (l *Local) InferFile(ctx context.Context, model, contentType string, file []byte, query url.Values) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://local/v2/models/"+model+"/infer?"+query.Encode(), bytes.NewReader(file))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", contentType)
+	return l.asked(req, model)
+}
+
+// asked sends an infer request.
+func (l *Local) asked(req *http.Request, model string) ([]byte, error) {
 	code, b, err := send(l.infer, req)
 	if err != nil {
 		return nil, err

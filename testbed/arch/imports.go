@@ -28,6 +28,7 @@ var allowed = map[string][]string{
 	"agent/link":             {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/usb":              {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/batch":            {"shared/bundle", "shared/durable"},
+	"agent/draw":             {"shared/picture"},
 	"agent/identity":         {"shared/durable", "shared/wire"},
 	"agent/bond":             {"shared/wire", "agent/identity"},
 	"agent/wipe":             {"shared/durable"},
@@ -36,7 +37,7 @@ var allowed = map[string][]string{
 	"agent/truth":            {"shared/wire", "shared/sketch", "shared/bundle", "agent/observe", "agent/infer"},
 	"agent/update":           {"shared/bundle", "shared/trust", "shared/wire", "agent/slots", "agent/state"},
 	"agent":                  {"agent/*", "shared/*"},
-	"agent/cmd/dunlin-agent": {"agent", "agent/batch", "agent/infer", "shared/bundle", "shared/durable"},
+	"agent/cmd/dunlin-agent": {"agent", "agent/batch", "agent/draw", "agent/infer", "shared/bundle", "shared/durable"},
 	"agent/cmd/dunlin-infer": {"agent/infer", "agent/infer/litert"},
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},

@@ -3,18 +3,36 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"text/tabwriter"
 
 	"github.com/dunlin-edge/dunlin/agent"
+	"github.com/dunlin-edge/dunlin/agent/infer/named"
 )
 
-// ask sends a file to a model on this device and prints its outputs.
+// askFlags are what ask takes besides words.
+type askFlags struct {
+	out string // drawing
+	top int
+	at  int
+}
+
+// ask sends a file to a model on this device and prints its outputs: of a picture or a
+// sound what they are named.
 func ask(ctx context.Context, e *env, args []string) error {
-	words, c, err := parse(e, "ask", args, nil, 1, 2)
+	var f askFlags
+	words, c, err := parse(e, "ask", args, func(s *flag.FlagSet) {
+		s.StringVar(&f.out, "out", "", "`file` (.png or .jpg) for the picture with what was found")
+		s.IntVar(&f.top, "top", named.DefaultTop, "classes that are named")
+		s.IntVar(&f.at, "at", -1, "`sample` of a sound at which the window begins; without it the sound must be as long as the window")
+	}, 1, 2)
 	if err != nil {
 		return err
+	}
+	if f.top < 1 || f.at < -1 {
+		return fmt.Errorf("%w: --top of at least 1 and --at of at least 0 are wanted", errUsage)
 	}
 	l := agent.NewLocal(c)
 	meta, err := l.Metadata(ctx, words[0])
@@ -27,6 +45,12 @@ func ask(ctx context.Context, e *env, args []string) error {
 	in, err := os.ReadFile(words[1])
 	if err != nil {
 		return fmt.Errorf("read input: %w", err)
+	}
+	if kind := named.ContentType(in); kind != "" {
+		return askFile(ctx, e, l, words[0], kind, in, f)
+	}
+	if f.out != "" {
+		return fmt.Errorf("%w: --out draws on a .jpg or .png, %s is neither", errUsage, words[1])
 	}
 	body, err := agent.RequestFrom(words[1], in, meta)
 	if err != nil {

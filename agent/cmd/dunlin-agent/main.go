@@ -34,7 +34,7 @@ var commands = []command{
 	{"run", "", "be the device: serve models, follow the fleet", run},
 	{"enroll", "--token TOKEN [--name NAME] [--wait 10m] [--stick PATH]", "get an identity from the fleet server", enroll},
 	{"status", "[--config]", "what this device runs, and what it is doing", status},
-	{"ask", "MODEL [FILE]", "ask a model; FILE is .json, .npz or .npy; without it: what the model wants", ask},
+	{"ask", "MODEL [FILE] [--out PICTURE]", "ask a model; FILE is a .jpg, .png, .wav, .json, .npz or .npy; without it: what the model wants", ask},
 	{"batch", "--model M --in DIR|FILE --out FILE", "ask a model about many cases; a run that was cut goes on", askMany},
 	{"import", "PATH [--wait 10m]", "take in a stick made by 'dunlin usb export'", importStick},
 	{"feedback", "ID LABEL|--right|--wrong", "say what was right of an answer", feedback},

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"math"
+	"net/http"
 	"slices"
 	"strconv"
 
@@ -27,6 +28,17 @@ type Size struct {
 type Shown struct {
 	Size
 	At picture.Placement
+}
+
+// ContentType is what the front calls a file that it takes as a whole; empty: none.
+func ContentType(b []byte) string {
+	switch {
+	case IsWAV(b):
+		return "audio/wav"
+	case picture.IsFile(b):
+		return http.DetectContentType(b)
+	}
+	return ""
 }
 
 // Class is what one row of an output of classes says, the highest scores first.
