@@ -44,6 +44,14 @@ type Config struct {
 	Workers int `yaml:"workers"`
 	// QueueMB bounds each of the three queues on disk.
 	QueueMB int `yaml:"queue_mb"`
+	// Capture says whether inputs may leave this device: "allow", or "off", whatever
+	// the server orders.
+	Capture string `yaml:"capture"`
+	// CaptureMB bounds the inputs that wait to be sent, on disk.
+	CaptureMB int `yaml:"capture_mb"`
+	// CaptureRedact is the path of a program that gets each captured input on its
+	// standard input and writes what may leave; see docs/capture.md. Empty: none.
+	CaptureRedact string `yaml:"capture_redact,omitempty"`
 	// ReconnectMin and ReconnectMax bound the jittered pause before the device
 	// connects again.
 	ReconnectMin time.Duration `yaml:"reconnect_min"`
@@ -59,6 +67,12 @@ type Config struct {
 	Serial string `yaml:"serial,omitempty"`
 }
 
+// Values of Config.Capture.
+const (
+	CaptureOff   = "off"
+	CaptureAllow = "allow"
+)
+
 // DefaultConfigPath is read when no --config is given.
 const DefaultConfigPath = "/etc/dunlin/agent.yaml"
 
@@ -66,7 +80,7 @@ const DefaultConfigPath = "/etc/dunlin/agent.yaml"
 func Defaults() Config {
 	return Config{
 		State: "/var/lib/dunlin", Run: "/run/dunlin", Worker: "/usr/lib/dunlin/dunlin-infer",
-		Listen: "127.0.0.1:8000", Threads: 1, Workers: 1, QueueMB: 64,
+		Listen: "127.0.0.1:8000", Threads: 1, Workers: 1, QueueMB: 64, Capture: CaptureOff, CaptureMB: 16,
 		ReconnectMin: time.Second, ReconnectMax: 300 * time.Second, USB: "/media/dunlin", Log: "info",
 	}
 }
@@ -115,6 +129,12 @@ func (c *Config) check() error {
 		return fmt.Errorf("configuration: threads %d: 1 to 64 or auto wanted", c.Threads)
 	case c.QueueMB < 1 || c.QueueMB > 4096:
 		return fmt.Errorf("configuration: queue_mb %d: 1 to 4096 wanted", c.QueueMB)
+	case c.Capture != CaptureOff && c.Capture != CaptureAllow:
+		return fmt.Errorf("configuration: capture %q: off or allow is wanted", c.Capture)
+	case c.CaptureMB < 1 || c.CaptureMB > 4096:
+		return fmt.Errorf("configuration: capture_mb %d: 1 to 4096 wanted", c.CaptureMB)
+	case c.CaptureRedact != "" && !filepath.IsAbs(c.CaptureRedact):
+		return fmt.Errorf("configuration: capture_redact %q: an absolute path is wanted", c.CaptureRedact)
 	case c.ReconnectMin <= 0 || c.ReconnectMax < c.ReconnectMin:
 		return fmt.Errorf("configuration: reconnect_min %v and reconnect_max %v: 0 < min <= max wanted", c.ReconnectMin, c.ReconnectMax)
 	}

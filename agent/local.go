@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/bond"
+	"github.com/dunlin-edge/dunlin/agent/capture"
 )
 
 // Status is what the local API and `dunlin-agent status` tell.
@@ -31,6 +32,7 @@ type Status struct {
 	Damage     []string      `json:"damage,omitempty"` // what was found damaged at start and how it was mended
 
 	Certificate bond.CertificateStatus `json:"certificate"`
+	Capture     capture.Status         `json:"capture"` // what inputs may and do leave the device
 }
 
 // ModelStatus is one model on this device.

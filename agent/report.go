@@ -28,7 +28,7 @@ type reporter struct {
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1, again: tally.New(update.EventRefused, update.EventBelieved, eventStick, eventStickBlob)}
+	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1, again: tally.New(update.EventRefused, update.EventBelieved, eventStick, eventStickBlob, "capture.refused")}
 }
 
 // Changed implements update.Reporter.
@@ -168,7 +168,8 @@ func (r *reporter) Hello() *wire.Hello {
 	return &wire.Hello{
 		Protocols: []int{wire.Protocol}, Agent: Version, Epoch: r.a.queues.Epoch(), Channel: r.a.id.Channel, Held: *link.Held(r.a.trust.Held()),
 		Generation: r.a.update.Generation(), Facts: r.a.c.Facts(), Models: states(all), Clock: r.clock(),
-		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State()}, Signpost: r.a.id.Held(), Run: r.id,
+		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State(), r.a.queues.Capture.State()}, Signpost: r.a.id.Held(), Run: r.id,
+		Capture: r.a.shots.Held(),
 	}
 }
 
@@ -182,6 +183,12 @@ func (r *reporter) Welcomed(w *wire.Welcome) {
 		r.a.renew.Look()
 	}
 	r.a.moves.Welcomed(w.Signpost, from)
+	if w.Capture != nil {
+		if err := r.a.shots.Take(w.Capture); err != nil {
+			r.a.log.Warn("captures stay as they are", "err", err)
+			r.Happened(update.Event{Type: "capture.refused", Code: "capture.refused", Detail: err.Error(), Next: "look at 'dunlin-agent status'; tell the server's operator"})
+		}
+	}
 	r.a.watch.SetWindow(time.Duration(w.Window) * time.Second)
 	if w.Metadata || w.Generation != r.a.update.Generation() {
 		r.a.update.Refresh()
@@ -207,7 +214,7 @@ func (r *reporter) Asked(a *wire.Ask) string {
 func (a *Agent) Status() Status {
 	now, source := a.clock.Now()
 	s := Status{Device: a.id.Device, Agent: Version, Channel: a.id.Channel, Server: a.id.Way().Server, Trouble: a.moves.Trouble(), Connected: a.link.Connected(), Clock: source, Now: now,
-		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}, Certificate: a.renew.Status()}
+		Generation: a.update.Generation(), Listen: a.c.Listen, Damage: a.damage, Models: []ModelStatus{}, Certificate: a.renew.Status(), Capture: a.shots.Status()}
 	all, err := a.update.Status()
 	if err != nil {
 		s.Damage = append(s.Damage, err.Error())
@@ -227,7 +234,7 @@ func (a *Agent) Status() Status {
 	for _, q := range []interface {
 		State() wire.QueueState
 		Acked() uint64
-	}{a.queues.Report, a.queues.Sample, a.queues.Event} {
+	}{a.queues.Report, a.queues.Sample, a.queues.Event, a.queues.Capture} {
 		st := q.State()
 		s.Queues = append(s.Queues, QueueStatus{Kind: string(st.Kind), Last: st.Last, Acked: q.Acked(), Dropped: st.Dropped})
 	}

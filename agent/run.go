@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dunlin-edge/dunlin/agent/bond"
+	"github.com/dunlin-edge/dunlin/agent/capture"
 	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/link"
@@ -49,6 +50,7 @@ type Agent struct {
 	loops  chan infer.Slot // slots whose workers crash again and again
 	watch  *observe.Monitor
 	truth  *truth.Book
+	shots  *capture.Keeper // inputs on their way to the server
 	update *update.Engine
 	link   *link.Link
 	log    *slog.Logger
@@ -85,6 +87,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	g.Go(func() error { return a.link.Run(ctx) })
 	g.Go(func() error { return a.report.run(ctx) })
 	g.Go(func() error { return a.condemn(ctx) })
+	g.Go(func() error { return a.shots.Run(ctx) })
 	g.Go(func() error { return a.renew.Run(ctx) })
 	g.Go(func() error { return a.moves.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, agentSocket, localHandler(a, c)) })
@@ -150,6 +153,9 @@ func open(c Config, log *slog.Logger) (*Agent, error) {
 	if a.who, err = a.whoami(fsys); err != nil {
 		return nil, err
 	}
+	if err := a.openCaptures(fsys, now); err != nil {
+		return nil, err
+	}
 	if err := a.openInference(fsys, now); err != nil {
 		return nil, err
 	}
@@ -168,7 +174,7 @@ func (a *Agent) openInference(fsys durable.FS, now func() time.Time) error {
 		return err
 	}
 	a.watch, a.loops = observe.NewMonitor(now), make(chan infer.Slot, 16)
-	a.truth = truth.New(truth.Config{Now: now, Window: a.watch.Window, Active: a.serving})
+	a.truth = truth.New(truth.Config{Now: now, Window: a.watch.Window, Active: a.serving, Judged: a.shots.Judged})
 	a.infer = infer.New(infer.Config{
 		FS: fsys, Launcher: self, Worker: a.c.Worker, CacheDir: filepath.Join(a.c.State, "cache"), Class: a.c.Facts()["class"],
 		Threads: int(a.c.Threads), Accelerators: a.c.Accelerators, Workers: a.c.Workers, Monitor: a.watch, Looping: a.looping,
@@ -182,6 +188,7 @@ func (a *Agent) newLink() *link.Link {
 		Device: a.id.Device, Agent: a.report, Next: func(last error) (string, *tls.Config) { return a.id.Next(last, a.clock.Trusted) },
 		Queues: map[wire.Kind]link.Queue{
 			wire.KindReport: counted{a, a.queues.Report}, wire.KindSample: counted{a, a.queues.Sample}, wire.KindEvent: counted{a, a.queues.Event},
+			wire.KindCapture: capture.Slowly(counted{a, a.queues.Capture}),
 		},
 		ReconnectMin: a.c.ReconnectMin, ReconnectMax: a.c.ReconnectMax, Log: a.log.With("part", "link"),
 	})

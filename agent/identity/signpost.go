@@ -129,13 +129,7 @@ func pool(cas []*x509.Certificate) *x509.CertPool {
 func (id *Identity) Learn(env *wire.Envelope, now time.Time) (changed bool, err error) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	var keys []*ecdsa.PublicKey
-	for _, c := range id.trusted {
-		if k, ok := c.PublicKey.(*ecdsa.PublicKey); ok {
-			keys = append(keys, k)
-		}
-	}
-	s, err := env.OpenSignpost(keys)
+	s, err := env.OpenSignpost(id.keys())
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrSignpost, err)
 	}
@@ -167,6 +161,24 @@ func (id *Identity) Learn(env *wire.Envelope, now time.Time) (changed bool, err 
 		p.Kept, p.Last = id.post.Kept, id.post.Last
 	}
 	return true, id.keep("identity.signpost", p)
+}
+
+// keys are those of the CAs that are trusted.
+func (id *Identity) keys() []*ecdsa.PublicKey {
+	var keys []*ecdsa.PublicKey
+	for _, c := range id.trusted {
+		if k, ok := c.PublicKey.(*ecdsa.PublicKey); ok {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// OpenCaptures verifies capture orders by the CAs that are trusted.
+func (id *Identity) OpenCaptures(env *wire.Envelope) (*wire.CaptureOrders, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return env.OpenCaptureOrders(id.keys())
 }
 
 // knows wants CAs by which the server of the last handshake is known.

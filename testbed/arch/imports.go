@@ -16,6 +16,7 @@ var allowed = map[string][]string{
 	"shared/sketch":  {},
 	"shared/picture": {},
 	"shared/bundle":  {"shared/tflite", "shared/sketch"},
+	"shared/where":   {},
 	"shared/wire":    {"shared/bundle", "shared/sketch"},
 	"shared/trust":   {"shared/durable"},
 
@@ -34,6 +35,7 @@ var allowed = map[string][]string{
 	"agent/wipe":             {"shared/durable"},
 	"agent/facts":            {},
 	"agent/tally":            {"shared/wire", "agent/update"},
+	"agent/capture":          {"shared/wire", "shared/where", "shared/bundle", "shared/durable", "agent/queue", "agent/infer", "agent/truth"},
 	"agent/truth":            {"shared/wire", "shared/sketch", "shared/bundle", "agent/observe", "agent/infer"},
 	"agent/update":           {"shared/bundle", "shared/trust", "shared/wire", "agent/slots", "agent/state"},
 	"agent":                  {"agent/*", "shared/*"},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -141,7 +143,34 @@ func printStatus(e *env, s *agent.Status) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if err := printCapture(e.stdout, s); err != nil {
+		return err
+	}
 	return printPosture(e.stdout, s.Posture)
+}
+
+// printCapture says whether inputs may leave the device, and which do.
+func printCapture(w io.Writer, s *agent.Status) error {
+	if !s.Capture.Allowed {
+		_, err := fmt.Fprintln(w, "inputs leave this device: never (capture: off in agent.yaml)")
+		return err
+	}
+	redacted := ""
+	if s.Capture.Redact != "" {
+		redacted = ", after " + s.Capture.Redact
+	}
+	_, err := fmt.Fprintf(w, "inputs leave this device: where a capture asks for them%s; %d captures, %d bytes wait\n", redacted, len(s.Capture.Orders), s.Capture.Waiting)
+	for _, o := range s.Capture.Orders {
+		state := "until " + o.Expires.Format(time.RFC3339)
+		if o.Stopped {
+			state = "stopped"
+		}
+		_, err = fmt.Fprintf(w, "  %s of %s where %s: %d of %d samples, %d of %d bytes, %s\n", o.ID, o.Model, o.Where, o.Kept, o.Max, o.Bytes, o.Limit, state)
+		for _, reason := range slices.Sorted(maps.Keys(o.Dropped)) {
+			_, err = fmt.Fprintf(w, "    dropped for %s: %d\n", reason, o.Dropped[reason])
+		}
+	}
+	return err
 }
 
 // printPosture names the layers around the workers, and those that are missing by
