@@ -152,3 +152,30 @@ func (d *Dir) OpenAt(digest string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Remove removes a blob; one that is not here is none.
+func (d *Dir) Remove(digest string) error {
+	p, err := d.file(digest)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove blob: %w", err)
+	}
+	return nil
+}
+
+// List names every blob that is here.
+func (d *Dir) List() ([]string, error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("list blobs: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		if digest := "sha256:" + e.Name(); bundle.ValidDigest(digest) {
+			out = append(out, digest)
+		}
+	}
+	return out, nil
+}

@@ -22,7 +22,7 @@ func (b *Broker) serve() error {
 		kinds []wire.Kind
 	}{
 		{"hello", []wire.Kind{wire.KindHello, wire.KindAnswer, wire.KindPresence}},
-		{"records", []wire.Kind{wire.KindReport, wire.KindSample, wire.KindEvent}},
+		{"records", []wire.Kind{wire.KindReport, wire.KindSample, wire.KindEvent, wire.KindCapture}},
 		{"get", []wire.Kind{wire.KindGet}},
 		{"sys", nil},
 	} {
@@ -96,7 +96,7 @@ func (b *Broker) handle(device string, k wire.Kind, data []byte) error {
 			return err
 		}
 		return b.send(device, wire.KindWelcome, w)
-	case wire.KindReport, wire.KindSample, wire.KindEvent:
+	case wire.KindReport, wire.KindSample, wire.KindEvent, wire.KindCapture:
 		var batch wire.Batch
 		if err := wire.Decode(data, &batch); err != nil {
 			return err

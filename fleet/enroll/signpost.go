@@ -87,6 +87,19 @@ func (s *Service) offer(ctx context.Context, st *Standing, row *fleet.Signpost, 
 	return env, nil
 }
 
+// SignCaptures signs capture orders with the key of a CA that the device trusts.
+func (s *Service) SignCaptures(ctx context.Context, device string, o *wire.CaptureOrders) (*wire.Envelope, error) {
+	row, err := s.Store.Signpost(ctx, device)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := s.signer(ctx, s.Standing(), row)
+	if err != nil {
+		return nil, err
+	}
+	return wire.SignCaptureOrders(ca.key, o)
+}
+
 // says tells whether a signpost says what the server is known by.
 func (s *Standing) says(p *wire.Signpost) bool {
 	same := slices.EqualFunc(s.CAs, p.CAs, func(c *CA, der []byte) bool { return bytes.Equal(c.cert.Raw, der) })

@@ -24,6 +24,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/alarm"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/broker"
+	"github.com/dunlin-edge/dunlin/fleet/capture"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/fleet/drift"
@@ -33,6 +34,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/telemetry"
 	"github.com/dunlin-edge/dunlin/fleet/truth"
 	"github.com/dunlin-edge/dunlin/fleet/web"
+	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
 // Addresses are where a server really listens.
@@ -51,6 +53,8 @@ type server struct {
 	db     *sqlite.DB
 
 	blobs     *blob.Dir
+	captured  *blob.Dir // apart: it is erased, and in no backup
+	captures  *capture.Service
 	catalog   *catalog.Service
 	director  *director.Service
 	enrol     *enroll.Service
@@ -94,6 +98,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addresses) 
 	g.Go(func() error { return s.upkeep().Run(ctx) })
 	g.Go(func() error { return s.serveAPI(ctx, api) })
 	g.Go(func() error { return s.watchFace(ctx) })
+	g.Go(func() error { return s.captures.Run(ctx) })
 	g.Go(func() error {
 		log.Info("serving", "api", api.Addr().String(), "mqtt", s.broker.Addr(), "version", fleet.Version)
 		return ready(Addresses{API: loopback(api.Addr().String()), MQTT: loopback(s.broker.Addr()), PID: os.Getpid()})
@@ -129,6 +134,9 @@ func (s *server) open(ctx context.Context) error {
 	if s.blobs, err = blob.Open(filepath.Join(s.c.Dir, "blobs")); err != nil {
 		return err
 	}
+	if s.captured, err = blob.Open(filepath.Join(s.c.Dir, "captured")); err != nil {
+		return err
+	}
 	if s.db, err = sqlite.Open(ctx, filepath.Join(s.c.Dir, databaseFile)); err != nil {
 		return err
 	}
@@ -150,7 +158,8 @@ func (s *server) open(ctx context.Context) error {
 	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Ended: s.ended, Copied: s.copied, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
-	s.telemetry = &telemetry.Ingest{Store: s.db, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	s.captures = &capture.Service{Store: s.db, Blobs: s.captured, Sign: s.enrol.SignCaptures, Poke: s.poke, Now: time.Now, Log: s.log}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Captures: s.captures, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
 	return nil
 }
 
@@ -202,12 +211,21 @@ func (s *server) cameNext(ctx context.Context, device string, spki []byte) error
 	return err
 }
 
+// poke has devices say hello soon; one that does not hear it does so by itself.
+func (s *server) poke(devices []string) {
+	for _, d := range devices {
+		if err := s.broker.Ask(d, &wire.Ask{ID: fleet.NewID("ask_", time.Now()), Verb: "hello"}); err != nil {
+			s.log.Debug("not asked", "device", d, "err", err)
+		}
+	}
+}
+
 // graceTime is what requests get to end in when the server stops.
 const graceTime = 3 * time.Second
 
 func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
-		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms, Truth: &truth.Service{Store: s.db, Now: time.Now},
+		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms, Captures: s.captures, Truth: &truth.Service{Store: s.db, Now: time.Now},
 		Drift:      &drift.Service{Store: s.db, Blobs: s.blobs, Now: time.Now},
 		OnlineKeys: s.onlineJSON, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting,
 		Revoked: s.ended, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,

@@ -20,6 +20,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/captures"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/samples"
 )
 
@@ -31,6 +32,7 @@ type DB struct {
 	w *sql.DB // one connection
 	r *sql.DB
 	samples.Table
+	captures.Rows
 }
 
 // uri is a path as SQLite reads it: a '#' or a '?' in it is part of the name.
@@ -54,7 +56,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	r.SetMaxOpenConns(4)
-	return &DB{w, r, samples.Table{W: w, R: r}}, nil
+	return &DB{w, r, samples.Table{W: w, R: r}, captures.Rows{W: w, R: r}}, nil
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {

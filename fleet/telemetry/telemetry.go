@@ -47,6 +47,15 @@ type Store interface {
 	Lockboxes(ctx context.Context, device string) ([]fleet.Lockbox, error)
 }
 
+// Captures is what captured inputs go to.
+type Captures interface {
+	// Tell takes in what a device says of captures and returns signed orders, nil:
+	// it holds those that it shall.
+	Tell(ctx context.Context, device string, held *wire.CaptureHeld) (*wire.Envelope, error)
+	// Take takes in records; bad is told of those that are not understood.
+	Take(ctx context.Context, device string, records []wire.Record, bad func(sequence uint64, err error)) error
+}
+
 // Windows of measurement in seconds.
 const (
 	WindowRollout = 60   // while the device is part of a running rollout
@@ -67,6 +76,9 @@ type Ingest struct {
 	// Tell takes in what a device says of its signpost and returns the next one, nil:
 	// it has the newest; nil: nobody is told.
 	Tell func(ctx context.Context, device string, held *wire.SignpostHeld) (*wire.Envelope, error)
+	// Captures takes in captured inputs and tells devices which are wanted; nil: none
+	// are taken.
+	Captures Captures
 	// Copied is told of signs that two devices share an identity, or that one's disk
 	// was set back; nil: nobody is.
 	Copied func(ctx context.Context, device, detail string)
@@ -139,9 +151,16 @@ func (i *Ingest) Hello(ctx context.Context, device string, h *wire.Hello) (*wire
 	if err != nil {
 		return nil, err
 	}
+	if h.Capture == nil { // an agent that knows no captures wants no word of theirs
+		acked = slices.DeleteFunc(acked, func(a wire.Ack) bool { return a.Kind == wire.KindCapture })
+	}
+	captures, err := i.captures(ctx, device, h.Capture)
+	if err != nil {
+		return nil, err
+	}
 	return &wire.Welcome{
 		Protocol: wire.Protocol, Generation: wish.Generation, Nonce: nonce, Window: window,
-		Heartbeat: int64(i.Heartbeat / time.Second), Acked: acked, Metadata: newer, Signpost: post,
+		Heartbeat: int64(i.Heartbeat / time.Second), Acked: acked, Metadata: newer, Signpost: post, Capture: captures,
 	}, nil
 }
 
@@ -150,6 +169,13 @@ func (i *Ingest) tell(ctx context.Context, device string, held *wire.SignpostHel
 		return nil, nil
 	}
 	return i.Tell(ctx, device, held)
+}
+
+func (i *Ingest) captures(ctx context.Context, device string, held *wire.CaptureHeld) (*wire.Envelope, error) {
+	if i.Captures == nil {
+		return nil, nil
+	}
+	return i.Captures.Tell(ctx, device, held)
 }
 
 func (i *Ingest) window(ctx context.Context, device string) (int64, error) {
@@ -217,6 +243,10 @@ func (i *Ingest) Records(ctx context.Context, device string, k wire.Kind, b *wir
 		bad, err = i.samples(ctx, device, b)
 	case wire.KindEvent:
 		bad, err = i.events(ctx, device, b)
+	case wire.KindCapture:
+		if i.Captures != nil {
+			err = i.Captures.Take(ctx, device, b.Records, func(seq uint64, e error) { bad = append(bad, refusal{seq, e}) })
+		}
 	default:
 		err = fleet.ErrBadRequest.With("records of kind %q are not kept", k)
 	}

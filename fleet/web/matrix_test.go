@@ -21,25 +21,32 @@ var wantRoles = map[string]string{
 	"POST /v1/enrol": public,
 	"POST /v1/renew": public,
 
-	"GET /v1/devices":               fleet.RoleViewer,
-	"GET /v1/devices/{id}":          fleet.RoleViewer,
-	"GET /v1/devices/{id}/events":   fleet.RoleViewer,
-	"GET /v1/devices/{id}/samples":  fleet.RoleViewer,
-	"GET /v1/models":                fleet.RoleViewer,
-	"GET /v1/models/{model}":        fleet.RoleViewer,
-	"GET /v1/models/{model}/drift":  fleet.RoleViewer,
-	"GET /v1/models/{model}/truth":  fleet.RoleViewer,
-	"GET /v1/releases":              fleet.RoleViewer,
-	"GET /v1/rollouts":              fleet.RoleViewer,
-	"GET /v1/rollouts/{id}":         fleet.RoleViewer,
-	"GET /v1/rollouts/{id}/members": fleet.RoleViewer,
-	"GET /v1/rollouts/{id}/gates":   fleet.RoleViewer,
-	"GET /v1/rollouts/{id}/watch":   fleet.RoleViewer,
-	"GET /v1/audit":                 fleet.RoleViewer,
-	"GET /metrics":                  fleet.RoleViewer,
-	"GET /v1/alarms":                fleet.RoleViewer,
-	"GET /v1/catalog/metadata":      fleet.RoleViewer,
-	"GET /v1/keys/online":           fleet.RoleViewer,
+	"GET /v1/devices":                                 fleet.RoleViewer,
+	"GET /v1/devices/{id}":                            fleet.RoleViewer,
+	"GET /v1/devices/{id}/events":                     fleet.RoleViewer,
+	"GET /v1/devices/{id}/samples":                    fleet.RoleViewer,
+	"GET /v1/models":                                  fleet.RoleViewer,
+	"GET /v1/models/{model}":                          fleet.RoleViewer,
+	"GET /v1/models/{model}/drift":                    fleet.RoleViewer,
+	"GET /v1/captures":                                fleet.RoleViewer,
+	"GET /v1/captures/{id}":                           fleet.RoleViewer,
+	"POST /v1/captures":                               fleet.RoleOperator,
+	"POST /v1/captures/{id}/stop":                     fleet.RoleOperator,
+	"GET /v1/captures/{id}/samples":                   fleet.RoleOperator,
+	"GET /v1/captures/{id}/samples/{device}/{sample}": fleet.RoleOperator,
+	"POST /v1/data/erase":                             fleet.RoleOperator,
+	"GET /v1/models/{model}/truth":                    fleet.RoleViewer,
+	"GET /v1/releases":                                fleet.RoleViewer,
+	"GET /v1/rollouts":                                fleet.RoleViewer,
+	"GET /v1/rollouts/{id}":                           fleet.RoleViewer,
+	"GET /v1/rollouts/{id}/members":                   fleet.RoleViewer,
+	"GET /v1/rollouts/{id}/gates":                     fleet.RoleViewer,
+	"GET /v1/rollouts/{id}/watch":                     fleet.RoleViewer,
+	"GET /v1/audit":                                   fleet.RoleViewer,
+	"GET /metrics":                                    fleet.RoleViewer,
+	"GET /v1/alarms":                                  fleet.RoleViewer,
+	"GET /v1/catalog/metadata":                        fleet.RoleViewer,
+	"GET /v1/keys/online":                             fleet.RoleViewer,
 
 	"PATCH /v1/devices/{id}/labels": fleet.RoleOperator,
 	"POST /v1/devices/{id}/revoke":  fleet.RoleOperator,
@@ -118,7 +125,7 @@ func TestRoutes(t *testing.T) {
 // example is a path of a route with something in place of its parameters.
 func example(route string) (method, path string) {
 	method, path, _ = strings.Cut(route, " ")
-	return method, strings.NewReplacer("{id}", "nobody", "{model}", "nothing", "{digest}", "sha256:"+strings.Repeat("0", 64), "{role}", "dev", "{kind}", "a.b", "{subject}", "nothing").Replace(path)
+	return method, strings.NewReplacer("{id}", "nobody", "{model}", "nothing", "{digest}", "sha256:"+strings.Repeat("0", 64), "{role}", "dev", "{device}", "nobody", "{sample}", "00", "{kind}", "a.b", "{subject}", "nothing").Replace(path)
 }
 
 // stopped tells whether a request was refused for who sent it.

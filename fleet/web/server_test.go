@@ -27,6 +27,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/alarm"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
+	"github.com/dunlin-edge/dunlin/fleet/capture"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/fleet/drift"
@@ -125,6 +126,10 @@ func newServer(t testing.TB) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	captured, err := blob.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	ca, err := enroll.NewCA("test", day0)
 	if err != nil {
 		t.Fatal(err)
@@ -157,6 +162,7 @@ func newServer(t testing.TB) *server {
 		Alarms:     &alarm.Board{Store: db, Now: now, Log: log},
 		Drift:      &drift.Service{Store: db, Blobs: blobs, Now: now},
 		Truth:      &truth.Service{Store: db, Now: now},
+		Captures:   &capture.Service{Store: db, Blobs: captured, Poke: func([]string) {}, Now: now, Log: log},
 		OnlineKeys: func() []byte { return online }, CA: ca.Cert,
 		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
 		Retire: func(ctx context.Context, device string, a fleet.Audit) error {

@@ -98,6 +98,7 @@ type Config struct {
 	Alarms    Alarms
 	Drift     Drift
 	Truth     Truths
+	Captures  Captures
 	// OnlineKeys is the JSON of the server's public online keys, and of the next ones.
 	OnlineKeys func() []byte
 	// CA returns the certificates of the server's CAs in PEM.
@@ -155,6 +156,7 @@ func New(c Config) http.Handler {
 	a.alarmRoutes()
 	a.driftRoutes()
 	a.truthRoutes()
+	a.captureRoutes()
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, notFound(r))
 	})

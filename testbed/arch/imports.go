@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 	"fleet/modelsig":         {"fleet", "shared/bundle"},
 	"fleet/pack":             {"fleet", "fleet/modelsig", "shared/bundle", "shared/tflite", "shared/sketch"},
 	"fleet/publish":          {"fleet", "fleet/kms", "fleet/modelsig", "shared/bundle"},
+	"fleet/capture":          {"fleet", "shared/wire", "shared/bundle", "shared/where"},
 	"fleet/catalog":          {"fleet", "shared/bundle", "shared/trust"},
 	"fleet/director":         {"fleet", "shared/bundle"},
 	"fleet/drift":            {"fleet", "shared/bundle", "shared/sketch", "shared/wire"},
