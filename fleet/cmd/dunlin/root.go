@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/captures"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/devices"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
 	"github.com/dunlin-edge/dunlin/fleet/pack"
@@ -82,6 +83,8 @@ func (c *cli) root() *cobra.Command {
 		return &fleet.Error{Code: "usage.flag", Message: err.Error(), Next: "run '" + cmd.CommandPath() + " --help'"}
 	})
 	root.AddCommand(c.keysCmd(), c.modelCmd(), (&devices.Commands{Print: c.print, API: c.api}).Command(), c.rolloutCmd(), c.usbCmd(), c.accessCmd(), c.alarmsCmd())
+	inputs := &captures.Commands{Print: c.print, API: c.api}
+	root.AddCommand(inputs.Capture(), inputs.Data())
 	return root
 }
 
