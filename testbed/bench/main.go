@@ -24,28 +24,57 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/litert"
+	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 )
 
 // row is one line of the table.
 type row struct{ what, measured, goal string }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == sandbox.Word {
+		os.Exit(sandbox.Main(os.Args[2:]))
+	}
 	bin := flag.String("bin", "build/bin", "folder of the programs and the demo")
 	out := flag.String("out", "build/bench", "folder for the fleet")
 	release := flag.String("release", "build/release", "folder of the arm64 programs")
 	goBench := flag.String("go-bench", "", "output of go test -bench")
+	others := flag.String("rivals", "", "folder of what testbed/rivals/get has got; without it there is no comparison")
+	serving := flag.String("serve", "", "be the serving process, with its socket in this folder")
+	only := flag.Bool("only-rivals", false, "leave out everything but the comparison")
 	flag.Parse()
-	rows, err := measure(*bin, *out, *release, *goBench)
-	if err != nil {
+	if err := run(*bin, *out, *release, *goBench, *others, *serving, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
+	}
+}
+
+func run(bin, out, release, goBench, others, serving string, only bool) error {
+	if serving != "" {
+		return serve(bin, serving)
+	}
+	if !only {
+		if err := goals(bin, out, release, goBench); err != nil {
+			return err
+		}
+	}
+	if others == "" {
+		return nil
+	}
+	return rivals(bin, others, os.Stdout)
+}
+
+// goals prints the table of the numbers to reach.
+func goals(bin, out, release, goBench string) error {
+	rows, err := measure(bin, out, release, goBench)
+	if err != nil {
+		return err
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "WHAT\tHERE\tGOAL")
 	for _, r := range rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r.what, r.measured, r.goal)
 	}
-	w.Flush()
+	return w.Flush()
 }
 
 func measure(bin, out, release, goBench string) ([]row, error) {
@@ -172,7 +201,7 @@ const (
 // latency alternates a request over the unix socket with a run of the same model
 // in this process.
 func (f *fleet) latency() ([]row, error) {
-	run, err := direct()
+	run, err := direct(model)
 	if err != nil {
 		return nil, err
 	}
@@ -236,8 +265,8 @@ func client(socket string) (ask func() error, hangUp func() error, err error) {
 
 func micros(since time.Time) float64 { return float64(time.Since(since).Nanoseconds()) / 1000 }
 
-// direct loads the model into this process.
-func direct() (func() error, error) {
+// direct loads a model into this process.
+func direct(path string) (func() error, error) {
 	lib, err := litert.Open("build/runtime/litert-2.3.0/" + runtime.GOARCH + "/libLiteRt.so")
 	if err != nil {
 		return nil, err
@@ -246,7 +275,7 @@ func direct() (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.Open(model)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -259,19 +288,25 @@ func direct() (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	mem := func(input bool) ([][]byte, error) {
-		n, err := c.Room(input, 0)
-		if err != nil {
-			return nil, err
+	mem := func(input bool, count int) (all [][]byte, err error) {
+		for k := range count {
+			n, err := c.Room(input, k)
+			if err != nil {
+				return nil, err
+			}
+			b, err := syscall.Mmap(-1, 0, (n+4095)&^4095, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, b[:n])
 		}
-		b, err := syscall.Mmap(-1, 0, (n+4095)&^4095, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
-		return [][]byte{b[:n]}, err
+		return all, nil
 	}
-	in, err := mem(true)
+	in, err := mem(true, len(c.Inputs))
 	if err != nil {
 		return nil, err
 	}
-	out, err := mem(false)
+	out, err := mem(false, len(c.Outputs))
 	if err != nil {
 		return nil, err
 	}
@@ -309,6 +344,8 @@ func (f *fleet) rollout() ([]row, error) {
 
 var benchLine = regexp.MustCompile(`^Benchmark(Hop|Spawn/1\.1\.0|Switch|Refresh|Verify|Sign|Export)-\d+\s+\d+\s+([0-9.]+) ns/op(.*)$`)
 
+var hopMetric = regexp.MustCompile(`([0-9.]+) hop-p50-us`)
+
 // goBenchmarks picks the rows that Go benchmarks have measured.
 func goBenchmarks(path string) ([]row, error) {
 	if path == "" {
@@ -330,7 +367,11 @@ func goBenchmarks(path string) ([]row, error) {
 		}
 		switch m[1] {
 		case "Hop":
-			rows = append(rows, row{"hop from router to worker", fmt.Sprintf("%.0f us", ns/1000), "<= 20 us"})
+			hop := hopMetric.FindStringSubmatch(m[3])
+			if hop == nil {
+				return nil, fmt.Errorf("no hop-p50-us in %q", line)
+			}
+			rows = append(rows, row{"hop from router to worker, p50 beyond the run", hop[1] + " us", "<= 20 us"})
 		case "Spawn/1.1.0":
 			rows = append(rows, row{"spawn to first result, 96 kB model", fmt.Sprintf("%.1f ms", ns/1e6), "<= 30 ms for 5 MB"})
 		case "Refresh":

@@ -32,7 +32,11 @@ func (f *front) body(w http.ResponseWriter, r *http.Request, limit int64) (b []b
 	if !f.bodies.TryAcquire(room) {
 		return nil, nil, &refused{http.StatusServiceUnavailable, "requests of too many bytes are being read: ask again later"}
 	}
-	b, err = unpack(http.MaxBytesReader(w, r.Body, limit), packed, limit+1)
+	if packed == "" && r.ContentLength >= 0 {
+		b, err = exactly(r.Body, r.ContentLength)
+	} else {
+		b, err = unpack(http.MaxBytesReader(w, r.Body, limit), packed, limit+1)
+	}
 	var limited *http.MaxBytesError
 	if errors.As(err, &limited) || int64(len(b)) > limit {
 		err = tooLong
@@ -42,6 +46,15 @@ func (f *front) body(w http.ResponseWriter, r *http.Request, limit int64) (b []b
 		return nil, nil, err
 	}
 	return b, func() { f.bodies.Release(room) }, nil
+}
+
+// exactly reads a body whose length is known, without room to spare.
+func exactly(from io.Reader, n int64) ([]byte, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(from, b); err != nil {
+		return nil, &refused{http.StatusBadRequest, "read the body: " + err.Error()}
+	}
+	return b, nil
 }
 
 // unpack reads at most limit unpacked bytes.
@@ -101,9 +114,13 @@ func read(b []byte, length string) (*request, error) {
 // minPacked is the least answer that is worth the time to pack it.
 const minPacked = 4 << 10
 
-// compressed writes a body, packed when the client takes that.
-func compressed(w http.ResponseWriter, r *http.Request, body []byte) {
-	if len(body) >= minPacked {
+// compressed writes a body of several parts, packed when the client takes that.
+func compressed(w http.ResponseWriter, r *http.Request, parts ...[]byte) {
+	size := 0
+	for _, b := range parts {
+		size += len(b)
+	}
+	if size >= minPacked {
 		accepted := strings.Split(strings.ReplaceAll(r.Header.Get("Accept-Encoding"), " ", ""), ",")
 		var packed bytes.Buffer
 		var to io.WriteCloser
@@ -116,12 +133,16 @@ func compressed(w http.ResponseWriter, r *http.Request, body []byte) {
 			to, _ = zlib.NewWriterLevel(&packed, zlib.BestSpeed)
 		}
 		if to != nil {
-			to.Write(body) // a buffer takes everything
+			for _, b := range parts {
+				to.Write(b) // a buffer takes everything
+			}
 			to.Close()
-			body = packed.Bytes()
+			parts, size = [][]byte{packed.Bytes()}, packed.Len()
 		}
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header().Set("Content-Length", strconv.Itoa(size))
 	w.WriteHeader(http.StatusOK)
-	w.Write(body)
+	for _, b := range parts {
+		w.Write(b)
+	}
 }

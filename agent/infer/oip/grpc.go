@@ -25,6 +25,11 @@ const service = "/inference.GRPCInferenceService/"
 // maxMessage bounds a gRPC message: the longest body and its frame of names.
 const maxMessage = maxBody + 64<<10
 
+// handling is of every procedure. Requests may be packed; answers are not, as clients
+// say on every request that they could unpack, and packing tensors takes longer than
+// sending them.
+var handling = []connect.HandlerOption{connect.WithReadMaxBytes(maxMessage), connect.WithCompressMinBytes(math.MaxInt)}
+
 // grpcRoutes serves the protocol over gRPC, which comes as HTTP/2.
 func (f *front) grpcRoutes(mux *http.ServeMux) {
 	unary(f, mux, "ServerLive", func(context.Context, *oippb.ServerLiveRequest) (*oippb.ServerLiveResponse, error) {
@@ -49,7 +54,7 @@ func (f *front) grpcRoutes(mux *http.ServeMux) {
 	})
 	unary(f, mux, "ModelInfer", f.grpcInfer)
 	stream := service + "ModelStreamInfer"
-	mux.Handle("POST "+stream, f.counted(connect.NewBidiStreamHandler(stream, f.grpcStream, connect.WithReadMaxBytes(maxMessage))))
+	mux.Handle("POST "+stream, f.counted(connect.NewBidiStreamHandler(stream, f.grpcStream, handling...)))
 	f.grpcMemory(mux)
 	mux.HandleFunc("POST "+service, func(w http.ResponseWriter, r *http.Request) {
 		err := fmt.Errorf("there is no %.80s here; which release runs is for the fleet to say", strings.TrimPrefix(r.URL.Path, service))
@@ -65,7 +70,7 @@ func unary[Q, A any](f *front, mux *http.ServeMux, name string, do func(context.
 			return nil, connect.NewError(codeOf(err), err)
 		}
 		return connect.NewResponse(a), nil
-	}, connect.WithReadMaxBytes(maxMessage))
+	}, handling...)
 	mux.Handle("POST "+service+name, f.counted(h))
 }
 

@@ -136,8 +136,7 @@ func send(w http.ResponseWriter, r *http.Request, a *answer) {
 	if a.results != nil {
 		resp.Parameters = map[string]*named.Results{"results": a.results}
 	}
-	var tail []byte
-	isBinary := false
+	var tail [][]byte
 	for _, o := range a.outputs {
 		x := outputTensor{Name: o.name, Datatype: o.datatype, Shape: o.shape}
 		switch {
@@ -146,7 +145,7 @@ func send(w http.ResponseWriter, r *http.Request, a *answer) {
 		case o.binary:
 			n := len(o.raw)
 			x.Parameters = &outputMeta{BinarySize: &n}
-			tail, isBinary = append(tail, o.raw...), true
+			tail = append(tail, o.raw)
 		case o.datatype == "BYTES":
 			x.Data = append([]string{}, o.text...)
 		default:
@@ -163,11 +162,10 @@ func send(w http.ResponseWriter, r *http.Request, a *answer) {
 		w.Header().Set(headerRequest, a.id)
 	}
 	contentType := "application/json"
-	if isBinary {
+	if tail != nil {
 		contentType = "application/octet-stream"
 		w.Header().Set(headerLength, strconv.Itoa(len(body)))
-		body = append(body, tail...)
 	}
 	w.Header().Set("Content-Type", contentType)
-	compressed(w, r, body)
+	compressed(w, r, append([][]byte{body}, tail...)...)
 }
