@@ -216,6 +216,7 @@ func TestSources(t *testing.T) {
 	put("folder/c.json", []byte(`{"inputs":[]}`))
 	put("folder/d.npy", npy("3,", 1, 2, 3))
 	put("folder/e.npz", []byte("no zip"))
+	put("folder/f.JPG", []byte("a photo"))
 	put("folder/notes.txt", nil)
 	head := `{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":{"binary_data_size":8}}]}`
 	type got struct{ Name, JSON, Tensors, Err string }
@@ -230,6 +231,7 @@ func TestSources(t *testing.T) {
 			{"c.json", `{"inputs":[]}`, "", ""},
 			{"d.npy", "", "", "[1 2] is wanted"},
 			{"e.npz", "", "", "no .npz file"},
+			{"f.JPG", `{"inputs":[{"datatype":"BYTES","name":"x","parameters":{"binary_data_size":11},"shape":[1]}]}`, "\x07\x00\x00\x00a photo", ""},
 		}},
 		{put("rows.npz", npz("x", npy("3, 2", 1, 2, 3, 4, 5, 6))), one, []got{
 			{"rows.npz#0", head, string(le(1)) + string(le(2)), ""},

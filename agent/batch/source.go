@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -24,12 +25,13 @@ type Tensor struct {
 }
 
 // ErrKind is returned for a path that holds cases of no kind that is read.
-var ErrKind = errors.New("cases of this kind are not read; give a folder of .npy, .npz or .json, an .npz or a .csv")
+var ErrKind = errors.New("cases of this kind are not read; give a folder of .npy, .npz, .json, .jpg, .png or .wav, an .npz or a .csv")
 
 // Open reads the cases of a path for a model with these inputs: an .npz whose
 // arrays are named like the inputs and have one row a case, a .csv with the numbers
-// of one input a line, or a folder with one .npy, .npz or .json file a case, in the
-// order of their names. A .json is an infer request as it is.
+// of one input a line, or a folder with one .npy, .npz, .json, .jpg, .png or .wav file
+// a case, in the order of their names. A .json is an infer request as it is; a picture
+// or a sound is for a model whose contract says that its input is one.
 func Open(path string, inputs []Tensor) (Source, error) {
 	if len(inputs) == 0 {
 		return nil, errors.New("the model has no inputs")
@@ -199,7 +201,7 @@ func openFolder(dir string, inputs []Tensor) (Source, error) {
 	f := &folder{dir: dir, inputs: inputs}
 	for _, e := range entries {
 		switch strings.ToLower(filepath.Ext(e.Name())) {
-		case ".npy", ".npz", ".json":
+		case ".npy", ".npz", ".json", ".jpg", ".jpeg", ".png", ".wav":
 			if !e.IsDir() {
 				f.files = append(f.files, e.Name())
 			}
@@ -231,14 +233,27 @@ func (f *folder) Question(i int) (Question, error) {
 		}
 		return request(f.inputs, arrays)
 	}
+	if len(f.inputs) != 1 {
+		return Question{}, fmt.Errorf("a file of this kind is for a model with one input, this one has %d; use .npz", len(f.inputs))
+	}
+	if strings.ToLower(filepath.Ext(name)) != ".npy" {
+		return asElement(f.inputs[0].Name, b)
+	}
 	a, err := bundle.ReadNPY(b)
 	if err != nil {
 		return Question{}, err
 	}
-	if len(f.inputs) != 1 {
-		return Question{}, fmt.Errorf("an .npy is for a model with one input, this one has %d; use .npz", len(f.inputs))
-	}
 	return request(f.inputs, map[string]*bundle.Array{f.inputs[0].Name: a})
+}
+
+// asElement is the question that gives an input a file as it is: one element of BYTES.
+func asElement(input string, file []byte) (Question, error) {
+	q := Question{Tensors: append(binary.LittleEndian.AppendUint32(nil, uint32(len(file))), file...)}
+	var err error
+	q.JSON, err = json.Marshal(map[string]any{"inputs": []any{map[string]any{
+		"name": input, "datatype": "BYTES", "shape": []int{1}, "parameters": map[string]int{"binary_data_size": len(q.Tensors)},
+	}}})
+	return q, err
 }
 
 // maxFile bounds a file of cases.

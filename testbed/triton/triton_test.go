@@ -46,7 +46,9 @@ type seen struct {
 func ask(t *testing.T, mode, file string) (s seen) {
 	root := infertest.Root(t)
 	engine, _ := infertest.Server(t)
-	if err := engine.Activate(t.Context(), infertest.Digits(t, "1.1.0")); err != nil {
+	slot := infertest.Digits(t, "1.1.0")
+	slot.Contract.Inputs[0].Meaning = &bundle.Meaning{Kind: "image", Colour: "gray", Range: [2]float64{0, 255. / 16}} // the client's PNG holds sixteenths
+	if err := engine.Activate(t.Context(), slot); err != nil {
 		t.Fatal(err)
 	}
 	h := httptest.NewUnstartedServer(oip.Handler(oip.Config{Engine: engine, Version: "0", SharedMemory: true}))
@@ -76,8 +78,8 @@ func TestClient(t *testing.T) {
 		ways   int
 		errors map[string]string
 	}{
-		"http": {9, map[string]string{"shape": "400", "model": "404", "output": "400", "load": "400", "region": "400"}},
-		"grpc": {9, map[string]string{
+		"http": {10, map[string]string{"shape": "400", "model": "404", "output": "400", "load": "400", "region": "400"}},
+		"grpc": {10, map[string]string{
 			"shape": "StatusCode.INVALID_ARGUMENT", "model": "StatusCode.NOT_FOUND", "output": "StatusCode.INVALID_ARGUMENT",
 			"load": "StatusCode.UNIMPLEMENTED", "region": "StatusCode.INVALID_ARGUMENT",
 		}},

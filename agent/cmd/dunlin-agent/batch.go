@@ -21,7 +21,7 @@ func askMany(ctx context.Context, e *env, args []string) error {
 	var parallel int
 	_, c, err := parse(e, "batch", args, func(f *flag.FlagSet) {
 		f.StringVar(&model, "model", "", "that is asked")
-		f.StringVar(&in, "in", "", "`path` of a folder of .npy, .npz or .json, of an .npz with a row a case, or of a .csv")
+		f.StringVar(&in, "in", "", "`path` of a folder of .npy, .npz, .json, .jpg, .png or .wav, of an .npz with a row a case, or of a .csv")
 		f.StringVar(&out, "out", "", "`file` for the answers, one JSON object a line")
 		f.IntVar(&parallel, "parallel", 4, "questions at a time, 1 to 64")
 	}, 0, 0)
