@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/shirou/gopsutil/v4/mem"
@@ -43,7 +44,28 @@ func Read(version string, set Set) map[string]string {
 	if m, err := mem.VirtualMemory(); err == nil {
 		f["memory_mb"] = strconv.FormatUint(m.Total>>20, 10)
 	}
+	for k, v := range f {
+		f[k] = told(v)
+	}
 	return f
+}
+
+// maxValue is how long a fact may be; a server refuses longer ones, and characters
+// that do not show.
+const maxValue = 256
+
+func told(v string) string {
+	v = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, v)
+	for len(v) > maxValue {
+		_, n := utf8.DecodeLastRuneInString(v)
+		v = v[:len(v)-n]
+	}
+	return v
 }
 
 // serialPaths are where firmware tells a serial; those of DMI only root may read.

@@ -54,3 +54,21 @@ func TestGlibcIsReadFromItsFile(t *testing.T) {
 		t.Errorf("without a library: %q", v)
 	}
 }
+
+// TestTold: whatever firmware and configuration say, a fact is one that a server takes.
+func TestTold(t *testing.T) {
+	for in, want := range map[string]string{
+		"Debian GNU/Linux 13":          "Debian GNU/Linux 13",
+		"\x1b[31mred\nkey 00":          " [31mred key 00",
+		"\xff":                         "\ufffd",
+		strings.Repeat("ü", 200):       strings.Repeat("ü", 128),
+		strings.Repeat("a", 255) + "ü": strings.Repeat("a", 255),
+	} {
+		if got := told(in); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+	if got := Read("1", Set{Class: "a\tb"})["class"]; got != "a b" {
+		t.Errorf("configured: %q", got)
+	}
+}

@@ -199,8 +199,11 @@ func (s *Service) enter(ctx context.Context, t *fleet.EnrolToken, r *wire.EnrolR
 
 // checkKey reads the public key and the proof that the device holds it.
 func checkKey(r *wire.EnrolRequest) (*ecdsa.PublicKey, error) {
-	if len(r.Secret) != 32 || len(r.PublicKey) > 512 || len(r.Facts) > 64 {
-		return nil, fleet.ErrBadRequest.With("enrolment: a secret of 32 bytes and at most 64 facts wanted")
+	if len(r.Secret) != 32 || len(r.PublicKey) > 512 {
+		return nil, fleet.ErrBadRequest.With("enrolment: a secret of 32 bytes and a key wanted")
+	}
+	if err := wire.CheckFacts(r.Facts); err != nil {
+		return nil, fleet.ErrBadRequest.With("enrolment: %v", err)
 	}
 	pub, err := parseKey(r.PublicKey)
 	if err != nil {

@@ -422,3 +422,16 @@ func TestCertificates(t *testing.T) {
 		}
 	}
 }
+
+// TestEnrolFacts bounds what a device may have stored and shown by one request.
+func TestEnrolFacts(t *testing.T) {
+	r := newRig(t).withRoots(t)
+	long := strings.Repeat("v", 500_000)
+	for what, facts := range map[string]map[string]string{
+		"a long value": {"a": long}, "a long name": {long: "a"}, "an escape": {"class": "\x1b[2J"}, "a line": {"class": "rpi4\nkey 00"},
+	} {
+		q := request(t, r.token(t, 1), newKey(t, elliptic.P256()), "meter-1")
+		q.Facts = facts
+		r.refused(t, what, q, fleet.ErrBadRequest)
+	}
+}

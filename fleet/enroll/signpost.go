@@ -37,7 +37,7 @@ func (s *Service) Tell(ctx context.Context, device string, told *wire.SignpostHe
 		return nil, nil // what its enrolment said is all there is
 	}
 	was := *row
-	row.Using, row.Trouble = told.Using, told.Trouble
+	row.Using, row.Trouble = fleet.Plain(told.Using), fleet.Plain(told.Trouble)
 	if last := row.Last(); last != nil && last.Number == told.Number && bytes.Equal(wire.Mark(row.Offered), told.Mark) {
 		row.Held = row.Offered
 	}

@@ -147,8 +147,11 @@ func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Dev
 	case errors.Is(err, fleet.ErrDeviceUnknown):
 		err = insertDevice(ctx, tx, d, cert)
 	case err == nil && have.Status == fleet.DevicePending && bytes.Equal(have.PublicKey, d.PublicKey):
+		// The former may be deleted, or name a CA that has been retired.
 		how += ", after it waited with another token"
-		err = waitsAnew(ctx, tx, d, cert)
+		if err = forget(ctx, tx, d.ID); err == nil {
+			err = insertDevice(ctx, tx, d, cert)
+		}
 	case err == nil:
 		how += ", after the identity before was revoked"
 		if err = mayTake(t, have, d); err == nil {
@@ -168,24 +171,6 @@ func firstUse(ctx context.Context, tx *sql.Tx, t *fleet.EnrolToken, d *fleet.Dev
 		return err
 	}
 	return addAudit(ctx, tx, fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: "device:" + d.ID, Act: act, Object: d.ID, Detail: how})
-}
-
-// waitsAnew gives what waits what another token says, one that the same key shows:
-// the former may be deleted, or name a CA that has been retired.
-func waitsAnew(ctx context.Context, tx *sql.Tx, d *fleet.Device, cert []byte) error {
-	facts, err := jsonText(orEmpty(d.Facts))
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `UPDATE devices SET status = ?, channel = ?, serial = ?, expires = ?, certificate = ?, facts = ?, enrolled = ? WHERE id = ?`,
-		d.Status, d.Channel, d.Serial, millis(d.Expires), cert, facts, millis(d.Enrolled), d.ID)
-	if err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM labels WHERE device = ?`, d.ID); err != nil {
-		return err
-	}
-	return putLabels(ctx, tx, d.ID, d.Labels)
 }
 
 // mayTake tells why an ordinary token does not give this name.
@@ -302,16 +287,20 @@ func (db *DB) RejectDevice(ctx context.Context, id string, a fleet.Audit) error 
 		if err := addFormer(ctx, tx, fleet.Former{Device: id, PublicKey: d.PublicKey, Since: d.Enrolled, Ended: a.At, How: fleet.EndedRejected}); err != nil {
 			return err
 		}
-		for _, q := range []string{
-			`UPDATE token_serials SET public_key = NULL WHERE public_key = (SELECT public_key FROM devices WHERE id = ?)`,
-			`DELETE FROM labels WHERE device = ?`, `DELETE FROM devices WHERE id = ?`,
-		} {
-			if _, err := tx.ExecContext(ctx, q, id); err != nil {
-				return err
-			}
+		if _, err := tx.ExecContext(ctx, `UPDATE token_serials SET public_key = NULL WHERE public_key = ?`, d.PublicKey); err != nil {
+			return err
+		}
+		if err := forget(ctx, tx, id); err != nil {
+			return err
 		}
 		return addAudit(ctx, tx, a)
 	})
+}
+
+// forget removes a device that never was let in.
+func forget(ctx context.Context, tx *sql.Tx, id string) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM labels WHERE device = ?1; DELETE FROM devices WHERE id = ?1`, id)
+	return err
 }
 
 // Retire ends a device for good: its identity, and its wish with everything in it.

@@ -71,9 +71,6 @@ func (db *DB) EnrolTokens(ctx context.Context) ([]*fleet.EnrolToken, error) {
 	return list(ctx, db.r, scanToken, `SELECT `+tokenColumns+`, `+tokenSerials+` FROM enrol_tokens ORDER BY id DESC`)
 }
 
-// maxNamed bounds a sentence.
-const maxNamed = 20
-
 // DeleteEnrolToken makes a token useless; devices that used it stay. ErrTokenWaits
 // while devices wait with it: they could not come for their certificates.
 func (db *DB) DeleteEnrolToken(ctx context.Context, id string, a fleet.Audit) error {
@@ -84,7 +81,7 @@ func (db *DB) DeleteEnrolToken(ctx context.Context, id string, a fleet.Audit) er
 			return err
 		}
 		if len(wait) > 0 {
-			return fleet.ErrTokenWaits.With("%d devices wait with token %s: %s", len(wait), id, strings.Join(wait[:min(len(wait), maxNamed)], ", "))
+			return fleet.ErrTokenWaits.With("%d devices wait with token %s: %s", len(wait), id, strings.Join(wait[:min(len(wait), 20)], ", "))
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM token_serials WHERE token = ?`, id); err != nil {
 			return err

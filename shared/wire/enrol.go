@@ -71,8 +71,8 @@ type EnrolRequest struct {
 	Device    string            `json:"device,omitempty"` // wished id; empty: the server derives one from the key
 	PublicKey []byte            `json:"public_key"`       // SPKI DER, ECDSA P-256
 	Signature []byte            `json:"signature"`        // ASN.1 ECDSA over SHA-256 of EnrolProof
-	Facts     map[string]string `json:"facts,omitempty"`
-	CA        []byte            `json:"ca,omitempty"` // fingerprint that the token names; empty: any
+	Facts     map[string]string `json:"facts,omitempty"`  // see CheckFacts
+	CA        []byte            `json:"ca,omitempty"`     // fingerprint that the token names; empty: any
 }
 
 // EnrolProof is what a device signs to prove that it holds the key.

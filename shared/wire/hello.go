@@ -12,7 +12,7 @@ type Hello struct {
 	Channel    string            `cbor:"4,keyasint"`
 	Held       Held              `cbor:"5,keyasint"`
 	Generation int64             `cbor:"6,keyasint,omitempty"` // newest verified wish
-	Facts      map[string]string `cbor:"7,keyasint,omitempty"` // at most 64, never authority
+	Facts      map[string]string `cbor:"7,keyasint,omitempty"` // see CheckFacts; never authority
 	Models     []ModelState      `cbor:"8,keyasint,omitempty"`
 	Clock      Clock             `cbor:"9,keyasint"`
 	Queues     []QueueState      `cbor:"10,keyasint,omitempty"`
@@ -22,13 +22,13 @@ type Hello struct {
 	Capture *CaptureHeld `cbor:"40,keyasint,omitempty"` // nil: the device knows no captures
 }
 
-// Check bounds the lists.
+// Check bounds the lists, and what is shown to people.
 func (h *Hello) Check() error {
 	switch {
 	case len(h.Protocols) == 0 || len(h.Protocols) > 8:
 		return errors.New("protocols: 1 to 8 wanted")
-	case len(h.Facts) > 64:
-		return errors.New("facts: at most 64")
+	case len(h.Agent) > 64 || !printable(h.Agent):
+		return errors.New("agent: at most 64 bytes of printable characters wanted")
 	case len(h.Models) > 64:
 		return errors.New("models: at most 64")
 	case len(h.Queues) > 4:
@@ -44,12 +44,7 @@ func (h *Hello) Check() error {
 			return err
 		}
 	}
-	for k, v := range h.Facts {
-		if len(k) == 0 || len(k) > 63 || len(v) > 256 {
-			return errors.New("facts: key of 1 to 63 and value of at most 256 bytes wanted")
-		}
-	}
-	return nil
+	return CheckFacts(h.Facts)
 }
 
 // Clock is the device's view of time.

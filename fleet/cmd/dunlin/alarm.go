@@ -28,8 +28,8 @@ func (c *cli) alarmsCmd() *cobra.Command {
 				}
 				fmt.Fprintln(w, "\tKIND\tSUBJECT\tAGE\tTEXT")
 				for _, x := range xs {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mark(x.Urgent), x.Kind, x.Subject, say.Age(time.Since(x.Since)), x.Text)
-					fmt.Fprintf(w, "\t\t\t\tnext: %s\n", x.Next)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mark(x.Urgent), x.Kind, say.Plain(x.Subject), say.Age(time.Since(x.Since)), say.Plain(x.Text))
+					fmt.Fprintf(w, "\t\t\t\tnext: %s\n", say.Plain(x.Next))
 				}
 			})
 		},

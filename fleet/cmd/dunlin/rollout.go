@@ -211,9 +211,9 @@ func (r *rolloutView) stage() string {
 
 func (r *rolloutView) why() string {
 	if r.Reason != "" {
-		return r.Reason
+		return say.Plain(r.Reason)
 	}
-	return r.Waiting
+	return say.Plain(r.Waiting)
 }
 
 func (c *cli) rolloutShowCmd() *cobra.Command {
@@ -264,7 +264,7 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 				}
 				fmt.Fprintln(w, "\nDEVICE\tCLASS\tSTAGE\tOUTCOME\tWHY")
 				for _, m := range ms {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Device, m.Class, m.Stage+1, say.Dash(m.Outcome), say.Dash(strings.TrimSpace(m.Code+" "+m.Reason)))
+					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Device, say.Plain(m.Class), m.Stage+1, say.Dash(m.Outcome), say.Dash(say.Plain(strings.TrimSpace(m.Code+" "+m.Reason))))
 				}
 			})
 		},
@@ -350,9 +350,9 @@ func (r *rolloutView) line() string {
 	}
 	switch {
 	case r.Reason != "":
-		s += "; " + r.Reason
+		s += "; " + say.Plain(r.Reason)
 	case strings.HasPrefix(r.Waiting, "bakes"):
-		s += "; " + r.Waiting
+		s += "; " + say.Plain(r.Waiting)
 	}
 	return s
 }

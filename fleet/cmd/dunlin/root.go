@@ -18,6 +18,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/captures"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/devices"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
@@ -103,9 +104,9 @@ func (c *cli) printError(err error) {
 	var refused *bundle.Error
 	switch {
 	case errors.As(err, &outward):
-		fmt.Fprintf(c.err, "error: %s (%s)\n", outward.Message, outward.Code)
+		fmt.Fprintf(c.err, "error: %s (%s)\n", say.Plain(outward.Message), outward.Code)
 		if outward.Next != "" {
-			fmt.Fprintf(c.err, "  next: %s\n", outward.Next)
+			fmt.Fprintf(c.err, "  next: %s\n", say.Plain(outward.Next))
 		}
 	case errors.As(err, &refused):
 		fmt.Fprintf(c.err, "error: %s (%s)\n  next: %s\n", refused.Message, refused.Code, "pack the bundle again, or fetch it anew from where it came")

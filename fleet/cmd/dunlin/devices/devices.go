@@ -116,7 +116,7 @@ func (c *Commands) listCmd() *cobra.Command {
 			return c.Print(ds, func(w io.Writer) {
 				fmt.Fprintln(w, "DEVICE\tSTATUS\tCHANNEL\tCLASS\tSEEN\tCERTIFICATE\tPROOF\tRUNS\tLABELS")
 				for _, d := range ds {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Status, d.Channel, d.Class, d.seen(), d.certificate(time.Now()), say.Dash(d.Proof), d.runs(), say.Pairs(d.Labels))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Status, d.Channel, say.Plain(d.Class), d.seen(), d.certificate(time.Now()), say.Dash(d.Proof), d.runs(), say.Pairs(d.Labels))
 				}
 			})
 		},
@@ -144,7 +144,7 @@ func (d *deviceView) runs() string {
 			out = append(out, m.Model+"@"+m.Active.Version)
 		}
 	}
-	return say.Dash(strings.Join(out, " "))
+	return say.Dash(say.Plain(strings.Join(out, " ")))
 }
 
 func (c *Commands) showCmd() *cobra.Command {
@@ -166,31 +166,34 @@ func (c *Commands) callDevice(ctx context.Context, method, path string, in any) 
 	if err := api.Call(ctx, method, path, in, &d); err != nil {
 		return err
 	}
-	return c.Print(&d, func(w io.Writer) {
-		fmt.Fprintf(w, "device\t%s\nstatus\t%s, %s\nchannel\t%s\nclass\t%s\nagent\t%s\nlabels\t%s\nfacts\t%s\nproof\t%s\ncertificate\t%s\n", d.ID, d.Status, d.seen(), d.Channel, d.Class, say.Dash(d.Agent), say.Pairs(d.Labels), say.Pairs(d.Facts), say.Dash(d.Proof), d.certificate(time.Now()))
-		d.showIdentity(w)
-		d.showRenewal(w)
-		d.showServer(w)
-		if d.Wish != nil {
-			fmt.Fprintf(w, "wish\tgeneration %d, the device has verified %d\n", d.Wish.Generation, d.Generation)
-			for _, it := range d.Wish.Items {
-				fmt.Fprintf(w, "  shall run\t%s with %s %s\n", it.Path, it.Runtime, it.Rollout)
-			}
+	return c.Print(&d, d.show)
+}
+
+// show writes what is known of the device; most of it the device has told.
+func (d *deviceView) show(w io.Writer) {
+	fmt.Fprintf(w, "device\t%s\nstatus\t%s, %s\nchannel\t%s\nclass\t%s\nagent\t%s\nlabels\t%s\nfacts\t%s\nproof\t%s\ncertificate\t%s\n", d.ID, d.Status, d.seen(), d.Channel, say.Plain(d.Class), say.Dash(say.Plain(d.Agent)), say.Pairs(d.Labels), say.Pairs(d.Facts), say.Dash(d.Proof), d.certificate(time.Now()))
+	d.showIdentity(w)
+	d.showRenewal(w)
+	d.showServer(w)
+	if d.Wish != nil {
+		fmt.Fprintf(w, "wish\tgeneration %d, the device has verified %d\n", d.Wish.Generation, d.Generation)
+		for _, it := range d.Wish.Items {
+			fmt.Fprintf(w, "  shall run\t%s with %s %s\n", it.Path, it.Runtime, it.Rollout)
 		}
-		if e := d.Refusal; e != nil {
-			fmt.Fprintf(w, "refused\t%s ago%s: %s (%s)\n", say.Age(time.Since(e.At)), e.times(), say.Plain(e.Detail), say.Plain(e.Code))
-			if e.Next != "" {
-				fmt.Fprintf(w, "next\t%s\n", say.Plain(e.Next))
-			}
+	}
+	if e := d.Refusal; e != nil {
+		fmt.Fprintf(w, "refused\t%s ago%s: %s (%s)\n", say.Age(time.Since(e.At)), e.times(), say.Plain(e.Detail), say.Plain(e.Code))
+		if e.Next != "" {
+			fmt.Fprintf(w, "next\t%s\n", say.Plain(e.Next))
 		}
-		for _, m := range d.Models {
-			showSlot(w, "  serves", m.Active)
-			showSlot(w, "  candidate", m.Candidate)
-			if m.Step != "" {
-				fmt.Fprintf(w, "  step\t%s\n", m.Step)
-			}
+	}
+	for _, m := range d.Models {
+		showSlot(w, "  serves", m.Active)
+		showSlot(w, "  candidate", m.Candidate)
+		if m.Step != "" {
+			fmt.Fprintf(w, "  step\t%s\n", say.Plain(m.Step))
 		}
-	})
+	}
 }
 
 func showSlot(w io.Writer, use string, s *slotView) {
@@ -205,7 +208,7 @@ func showSlot(w io.Writer, use string, s *slotView) {
 	if s.Code != "" {
 		why = ": " + s.Reason + " (" + s.Code + ")"
 	}
-	fmt.Fprintf(w, "%s\t%s, %s%s%s\n", use, s.Path, s.Verdict, proven, why)
+	fmt.Fprintf(w, "%s\t%s\n", use, say.Plain(s.Path+", "+s.Verdict+proven+why))
 }
 
 func (c *Commands) labelCmd() *cobra.Command {

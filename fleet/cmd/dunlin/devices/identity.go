@@ -60,9 +60,9 @@ func (d *deviceView) showServer(w io.Writer) {
 	if !v.Newest {
 		told = "; it does not hold yet what changed"
 	}
-	fmt.Fprintf(w, "server\t%s, trusts %d CA%s%s\n", say.Dash(v.Address), max(v.CAs, 1), map[bool]string{true: "s"}[v.CAs > 1], told)
+	fmt.Fprintf(w, "server\t%s, trusts %d CA%s%s\n", say.Dash(say.Plain(v.Address)), max(v.CAs, 1), map[bool]string{true: "s"}[v.CAs > 1], told)
 	if v.Trouble != "" {
-		fmt.Fprintf(w, "  not where it shall be\t%s\n  next\tit looks again by itself; mend the name, or take it back with 'dunlin-fleet name change'\n", v.Trouble)
+		fmt.Fprintf(w, "  not where it shall be\t%s\n  next\tit looks again by itself; mend the name, or take it back with 'dunlin-fleet name change'\n", say.Plain(v.Trouble))
 	}
 }
 
@@ -102,7 +102,7 @@ func (d *deviceView) showIdentity(w io.Writer) {
 		fmt.Fprintln(w)
 	}
 	for _, a := range d.Alarms {
-		fmt.Fprintf(w, "alarm\t%s (%s), for %s\n  next\t%s\n", a.Text, a.Kind, say.Age(time.Since(a.Since)), a.Next)
+		fmt.Fprintf(w, "alarm\t%s (%s), for %s\n  next\t%s\n", say.Plain(a.Text), a.Kind, say.Age(time.Since(a.Since)), say.Plain(a.Next))
 	}
 }
 

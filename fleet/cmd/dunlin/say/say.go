@@ -7,7 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/dunlin-edge/dunlin/fleet"
 )
 
 // Age is a duration in at most two units.
@@ -31,22 +32,14 @@ func Dash(s string) string {
 	return s
 }
 
-// Plain is a text of others, which may say anything, without what moves a
-// terminal's cursor or changes its colours.
-func Plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
-}
+// Plain is fleet.Plain: everything that a device has told goes through it.
+func Plain(s string) string { return fleet.Plain(s) }
 
-// Pairs are labels or facts in order.
+// Pairs are labels or facts in order, plain.
 func Pairs(m map[string]string) string {
 	var out []string
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		out = append(out, k+"="+m[k])
 	}
-	return Dash(strings.Join(out, ","))
+	return Dash(Plain(strings.Join(out, ",")))
 }

@@ -16,3 +16,10 @@ func TestPlain(t *testing.T) {
 		}
 	}
 }
+
+// TestPairs lets facts bring no line and no escape either.
+func TestPairs(t *testing.T) {
+	if got := Pairs(map[string]string{"b": "\x1b[1m\n", "a\t": "1"}); got != "a =1,b= [1m " {
+		t.Errorf("%q", got)
+	}
+}

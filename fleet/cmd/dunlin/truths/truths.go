@@ -61,11 +61,11 @@ func table(w io.Writer, t *fleet.Truth) {
 	}
 	fmt.Fprintf(w, "%s\tVERSION\tDEVICES\tREQUESTS\tRIGHT\tWRONG\tACCURACY\t95 %%\tLATE\tCONFUSED (right as answered)\n", strings.ToUpper(say.Plain(t.By)))
 	for _, g := range t.Groups {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%d\t%s\n", say.Dash(say.Plain(g.Group)), g.Version, g.Devices, g.Requests, g.Right, g.Wrong, accuracy(&g), g.Late, confused(&g))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%d\t%s\n", say.Dash(say.Plain(g.Group)), say.Plain(g.Version), g.Devices, g.Requests, g.Right, g.Wrong, accuracy(&g), g.Late, confused(&g))
 	}
 	for _, g := range t.Groups {
 		for _, m := range g.Metrics {
-			fmt.Fprintf(w, "%s\t%s\tmetric %s\t%d values\tmean %.4g\tsd %.4g\tmin %.4g\tmax %.4g\t\t\n", say.Dash(say.Plain(g.Group)), g.Version, say.Plain(m.Name), m.Count, m.Mean, m.SD, m.Min, m.Max)
+			fmt.Fprintf(w, "%s\t%s\tmetric %s\t%d values\tmean %.4g\tsd %.4g\tmin %.4g\tmax %.4g\t\t\n", say.Dash(say.Plain(g.Group)), say.Plain(g.Version), say.Plain(m.Name), m.Count, m.Mean, m.SD, m.Min, m.Max)
 		}
 	}
 }

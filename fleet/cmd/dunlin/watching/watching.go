@@ -66,17 +66,17 @@ func table(w io.Writer, d *fleet.Drift) {
 		fmt.Fprintln(w, "GROUP\tVERSION\tDEVICES\tREQUESTS\tMEASURE\tN\tPSI\tCHANCE\tJS\tP\tVERDICT\t")
 	}
 	for _, g := range d.Groups {
-		head := fmt.Sprintf("%s\t%s\t%d\t%d", say.Dash(say.Plain(g.Group)), g.Version, g.Devices, g.Requests)
+		head := fmt.Sprintf("%s\t%s\t%d\t%d", say.Dash(say.Plain(g.Group)), say.Plain(g.Version), g.Devices, g.Requests)
 		if len(g.Measures) == 0 {
 			fmt.Fprintf(w, "%s\t–\t\t\t\t\t\t%s\tnothing is watched\n", head, g.Verdict)
 		}
 		for _, m := range g.Measures {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", head, m.Measure, m.Live, figure(m.PSI, m), figure(m.Threshold, m), figure(m.JS, m), chance(m), m.Verdict, m.Says)
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", head, m.Measure, m.Live, figure(m.PSI, m), figure(m.Threshold, m), figure(m.JS, m), chance(m), m.Verdict, say.Plain(m.Says))
 			head = "\t\t\t"
 		}
 	}
 	for _, o := range d.Outliers {
-		fmt.Fprintf(w, "odd one out: %s (%s), %s is %.2f from the others, usual is %.2f\n", o.Device, o.Path, o.Measure, o.Distance, o.Usual)
+		fmt.Fprintf(w, "odd one out: %s (%s), %s is %.2f from the others, usual is %.2f\n", o.Device, say.Plain(o.Path), o.Measure, o.Distance, o.Usual)
 	}
 	if d.LeftOut > 0 {
 		fmt.Fprintf(w, "left out: %d windows that do not fit a published release\n", d.LeftOut)
