@@ -8,8 +8,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-
-	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
 )
 
 func TestConfigIsStrict(t *testing.T) {
@@ -20,6 +18,9 @@ func TestConfigIsStrict(t *testing.T) {
 		"accelerators":       {"accelerators: [gpu, warp]\n", "accelerators"},
 		"queue":              {"queue_mb: 0\n", "queue_mb"},
 		"pauses crossed":     {"reconnect_min: 10s\nreconnect_max: 1s\n", "reconnect"},
+		"capture":            {"capture: maybe\n", "off or allow"},
+		"capture room":       {"capture_mb: 0\n", "capture_mb"},
+		"capture redaction":  {"capture_redact: blur\n", "absolute"},
 		"not YAML":           {"{", "configuration"},
 		"longer than it may": {"log: " + strings.Repeat("x", maxConfig), "longer"},
 	} {
@@ -46,54 +47,6 @@ func TestConfigIsStrict(t *testing.T) {
 	}
 	if c, err := LoadConfig(path); err != nil || !reflect.DeepEqual(c, Defaults()) {
 		t.Errorf("what status --config shows is not what can be read: %v", err)
-	}
-}
-
-func TestDoctorNamesWhatWillNotWork(t *testing.T) {
-	dir := t.TempDir()
-	file := func(name string, b []byte) string {
-		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, b, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	elf := func(class, machine byte) []byte {
-		b := make([]byte, 64)
-		copy(b, []byte{0x7f, 'E', 'L', 'F', class, 1, 1})
-		b[16], b[18], b[20] = 2, machine, 1
-		if class == 2 {
-			b[52] = 64
-		}
-		return b
-	}
-	for name, c := range map[string]struct {
-		got   Finding
-		grade string
-	}{
-		"32-bit userland":      {checkUserland(file("sh32", elf(1, 3))), FindingFail},
-		"whole sandbox":        {checkSandbox([]sandbox.Layer{{Name: "landlock", Have: true}, {Name: "seccomp", Have: true}}), FindingOK},
-		"half a sandbox":       {checkSandbox([]sandbox.Layer{{Name: "landlock"}, {Name: "seccomp", Have: true}}), FindingWarn},
-		"64-bit userland":      {checkUserland(file("sh64", elf(2, 62))), FindingOK},
-		"old glibc on arm64":   {checkLibc("arm64", "2.31"), FindingFail},
-		"same glibc on amd64":  {checkLibc("amd64", "2.31"), FindingOK},
-		"lowest on arm64":      {checkLibc("arm64", "2.34"), FindingOK},
-		"musl":                 {checkLibc("amd64", "none"), FindingFail},
-		"32-bit ARM":           {checkArch("arm"), FindingFail},
-		"worker missing":       {checkWorker(filepath.Join(dir, "none")), FindingFail},
-		"worker of another":    {checkWorker(file("worker", elf(2, 8))), FindingFail},
-		"worker is a text":     {checkWorker(file("text", []byte("not a program"))), FindingFail},
-		"worker by a script":   {checkWorker(file("script", []byte("#!/bin/sh\n"))), FindingWarn},
-		"state can be made":    {checkState(filepath.Join(dir, "a", "b")), FindingOK},
-		"address of a machine": {checkListen(Config{Listen: "256.0.0.1:80"}), FindingFail},
-		"socket only":          {checkListen(Config{}), FindingOK},
-	} {
-		if c.got.Grade != c.grade {
-			t.Errorf("%s: %+v, want %s", name, c.got, c.grade)
-		}
-		if c.got.Grade != FindingOK && c.got.Next == "" {
-			t.Errorf("%s: no next step: %+v", name, c.got)
-		}
 	}
 }
 

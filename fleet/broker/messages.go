@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -140,6 +141,15 @@ func (b *Broker) publish(device string, k wire.Kind, data []byte) error {
 		return fmt.Errorf("send %s: %w", k, err)
 	}
 	return nil
+}
+
+// Poke has devices say hello soon. One that does not hear it does so by itself.
+func (b *Broker) Poke(devices []string) {
+	for _, d := range devices {
+		if err := b.Ask(d, &wire.Ask{ID: fleet.NewID("ask_", time.Now()), Verb: "hello"}); err != nil {
+			b.c.Log.Debug("not asked", "device", d, "err", err)
+		}
+	}
 }
 
 // Ask sends an instruction to a device.

@@ -34,7 +34,6 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/telemetry"
 	"github.com/dunlin-edge/dunlin/fleet/truth"
 	"github.com/dunlin-edge/dunlin/fleet/web"
-	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
 // Addresses are where a server really listens.
@@ -158,7 +157,7 @@ func (s *server) open(ctx context.Context) error {
 	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Ended: s.ended, Copied: s.copied, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
-	s.captures = &capture.Service{Store: s.db, Blobs: s.captured, Sign: s.enrol.SignCaptures, Poke: s.poke, Now: time.Now, Log: s.log}
+	s.captures = &capture.Service{Store: s.db, Blobs: s.captured, Sign: s.enrol.SignCaptures, Poke: func(devices []string) { s.broker.Poke(devices) }, Now: time.Now, Log: s.log}
 	s.telemetry = &telemetry.Ingest{Store: s.db, Captures: s.captures, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
 	return nil
 }
@@ -209,15 +208,6 @@ func (s *server) cameNext(ctx context.Context, device string, spki []byte) error
 		s.log.Info("identity renewed", "device", device, "sessions_ended", s.broker.Kick(device))
 	}
 	return err
-}
-
-// poke has devices say hello soon; one that does not hear it does so by itself.
-func (s *server) poke(devices []string) {
-	for _, d := range devices {
-		if err := s.broker.Ask(d, &wire.Ask{ID: fleet.NewID("ask_", time.Now()), Verb: "hello"}); err != nil {
-			s.log.Debug("not asked", "device", d, "err", err)
-		}
-	}
 }
 
 // graceTime is what requests get to end in when the server stops.

@@ -40,24 +40,6 @@ func (db *DB) InsertEvents(ctx context.Context, es []fleet.Event) error {
 	})
 }
 
-// SetAcked remembers the newest committed sequence of a kind; it never falls.
-func (db *DB) SetAcked(ctx context.Context, device string, a wire.Ack) error {
-	_, err := db.w.ExecContext(ctx, `INSERT INTO acks (device, epoch, kind, sequence) VALUES (?, ?, ?, ?) ON CONFLICT (device, epoch, kind) DO UPDATE SET sequence = max(sequence, excluded.sequence)`,
-		device, int64(a.Epoch), string(a.Kind), int64(a.Sequence))
-	return err
-}
-
-// Acked tells the newest committed sequence of each kind.
-func (db *DB) Acked(ctx context.Context, device string, epoch uint64) ([]wire.Ack, error) {
-	return list(ctx, db.r, func(s scanner) (wire.Ack, error) {
-		a := wire.Ack{Epoch: epoch}
-		var seq int64
-		err := s.Scan(&a.Kind, &seq)
-		a.Sequence = uint64(seq)
-		return a, err
-	}, `SELECT kind, sequence FROM acks WHERE device = ? AND epoch = ? ORDER BY kind`, device, int64(epoch))
-}
-
 // Reports lists a device's newest reports, the newest first.
 func (db *DB) Reports(ctx context.Context, device string, limit int) ([]fleet.Report, error) {
 	return list(ctx, db.r, func(s scanner) (r fleet.Report, err error) {

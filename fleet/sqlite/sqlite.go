@@ -20,6 +20,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/acks"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/captures"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/samples"
 )
@@ -29,10 +30,10 @@ var migrations embed.FS
 
 // DB is the open database.
 type DB struct {
-	w *sql.DB // one connection
-	r *sql.DB
+	w, r *sql.DB // w is one connection
 	samples.Table
 	captures.Rows
+	acks.Ledger
 }
 
 // uri is a path as SQLite reads it: a '#' or a '?' in it is part of the name.
@@ -56,7 +57,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	r.SetMaxOpenConns(4)
-	return &DB{w, r, samples.Table{W: w, R: r}, captures.Rows{W: w, R: r}}, nil
+	return &DB{w, r, samples.Table{W: w, R: r}, captures.Rows{W: w, R: r}, acks.Ledger{W: w, R: r}}, nil
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent"
+	health "github.com/dunlin-edge/dunlin/agent/doctor"
 )
 
 func run(ctx context.Context, e *env, args []string) error {
@@ -72,7 +73,7 @@ func doctor(_ context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
-	findings := agent.Doctor(c)
+	findings := health.Look(c)
 	if e.json {
 		if err := printJSON(e.stdout, findings); err != nil {
 			return err
@@ -88,7 +89,7 @@ func doctor(_ context.Context, e *env, args []string) error {
 		w.Flush()
 	}
 	for _, f := range findings {
-		if f.Grade == agent.FindingFail {
+		if f.Grade == health.Fail {
 			return &agent.LocalError{Code: "doctor.failed", Detail: "this device will not run models as it is", Next: f.Next}
 		}
 	}
