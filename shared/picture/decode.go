@@ -12,6 +12,9 @@ import (
 // picture and take a few bytes only. Encoders make about ten.
 const maxScans = 200
 
+// maxPasses bounds the pixels of all scans together: sixteen times the largest picture.
+const maxPasses = 16 * MaxPixels
+
 // Measure reads the size of a JPEG or PNG file from its header, so that room for it can
 // be had before it is decoded. What it refuses Decode refuses as well.
 func Measure(b []byte, pixels int) (width, height int, err error) {
@@ -32,12 +35,13 @@ func Measure(b []byte, pixels int) (width, height int, err error) {
 // Decode reads a JPEG or PNG file. At most pixels are taken, 0: MaxPixels. Orientation,
 // colour profiles and transparency are not looked at, as most training code does.
 func Decode(b []byte, pixels int) (*Picture, error) {
-	if _, _, err := Measure(b, pixels); err != nil {
+	width, height, err := Measure(b, pixels)
+	if err != nil {
 		return nil, err
 	}
 	f := formatOf(b)
-	if n := bytes.Count(b, []byte("\xff\xda")); f.scans && n > maxScans {
-		return nil, refuse(CodeMalformed, "a JPEG of %d scans; at most %d are taken", n, maxScans)
+	if n := bytes.Count(b, []byte("\xff\xda")); f.scans && (n > maxScans || int64(n)*int64(width)*int64(height) > maxPasses) {
+		return nil, refuse(CodeMalformed, "a JPEG of %d scans of %d by %d pixels; at most %d, and %d pixels in all together, are taken", n, width, height, maxScans, maxPasses)
 	}
 	m, err := f.decode(bytes.NewReader(b))
 	if err != nil {

@@ -80,6 +80,10 @@ type tensorWanted struct {
 	Name     string `json:"name"`
 	Datatype string `json:"datatype"`
 	Shape    []int  `json:"shape"`
+
+	Parameters struct {
+		Meaning string `json:"meaning"`
+	} `json:"parameters"`
 }
 
 func printWants(e *env, meta []byte) error {
@@ -93,10 +97,10 @@ func printWants(e *env, meta []byte) error {
 	}
 	w := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
 	for _, t := range m.Inputs {
-		fmt.Fprintf(w, "input\t%s\t%s\t%v\n", t.Name, t.Datatype, t.Shape)
+		fmt.Fprintf(w, "input\t%s\t%s\t%v\t%s\n", t.Name, t.Datatype, t.Shape, t.Parameters.Meaning)
 	}
 	for _, t := range m.Outputs {
-		fmt.Fprintf(w, "output\t%s\t%s\t%v\n", t.Name, t.Datatype, t.Shape)
+		fmt.Fprintf(w, "output\t%s\t%s\t%v\t%s\n", t.Name, t.Datatype, t.Shape, t.Parameters.Meaning)
 	}
 	return w.Flush()
 }

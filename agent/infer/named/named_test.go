@@ -68,6 +68,28 @@ func TestRule(t *testing.T) {
 	}
 }
 
+// TestShape fills what a tensor's shape leaves open.
+func TestShape(t *testing.T) {
+	image, planar := &bundle.Meaning{Kind: "image", Colour: "rgb"}, &bundle.Meaning{Kind: "image", Colour: "rgb", Planar: true}
+	audio := &bundle.Meaning{Kind: "audio", Audio: &meaning.Audio{Rate: 1, Window: 12}}
+	for _, c := range []struct {
+		m           *bundle.Meaning
+		shape, want []int
+	}{
+		{image, []int{-1, 6, 8, -1}, []int{1, 6, 8, 3}},
+		{planar, []int{1, -1, 6, 8}, []int{1, 3, 6, 8}},
+		{&bundle.Meaning{Kind: "image", Colour: "gray"}, []int{-1, 6, 8}, []int{1, 6, 8}},
+		{audio, []int{-1}, []int{12}},
+		{audio, []int{-1, -1}, []int{1, 12}},
+		{audio, []int{-1, 3}, []int{4, 3}},
+		{audio, []int{1, 12, 1}, []int{1, 12, 1}},
+	} {
+		if d := cmp.Diff(c.want, Shape(&bundle.Tensor{Shape: c.shape, Meaning: c.m})); d != "" {
+			t.Errorf("%v: %s", c.shape, d)
+		}
+	}
+}
+
 // wav is a file of 16-bit samples with a chunk that nobody knows.
 func wav(rate, channels, bits uint16, samples ...int16) []byte {
 	b := []byte("RIFF\x00\x00\x00\x00WAVEjunk\x03\x00\x00\x00abc\x00fmt \x10\x00\x00\x00\x01\x00")

@@ -3,6 +3,7 @@ package named
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/picture"
@@ -60,11 +61,29 @@ func whole(s Size) *Shown {
 	return &Shown{s, picture.Placement{Width: s.Width, Height: s.Height, FromW: s.Width, FromH: s.Height}}
 }
 
-// shape is what a tensor that a picture became has: any batch is one.
+// Shape is the shape of a tensor that a picture or a sound became: any batch is one, any
+// channels are as many as the colour has, any length is that of the window.
 func Shape(t *bundle.Tensor) []int {
-	shape := append([]int{}, t.Shape...)
+	shape := slices.Clone(t.Shape)
 	for i, d := range shape {
 		shape[i] = cmp.Or(max(d, 0), 1)
+	}
+	switch m := t.Meaning; {
+	case m.Audio != nil:
+		n := 1
+		for _, d := range shape {
+			n *= d
+		}
+		for i := len(shape) - 1; i >= 0 && n != m.Audio.Window; i-- {
+			if t.Shape[i] < 0 {
+				shape[i] = m.Audio.Window / n
+				break
+			}
+		}
+	case len(shape) == 4 && m.Planar:
+		shape[1] = m.Channels()
+	case len(shape) == 4:
+		shape[3] = m.Channels()
 	}
 	return shape
 }

@@ -127,12 +127,18 @@ type tensorMeta struct {
 	Name     string `json:"name"`
 	Datatype string `json:"datatype"`
 	Shape    []int  `json:"shape"`
+	// Parameters has the meaning, as model.yaml writes it.
+	Parameters map[string]string `json:"parameters,omitempty"`
 }
 
 func describe(ts []bundle.Tensor) []tensorMeta {
 	out := []tensorMeta{}
 	for _, t := range ts {
-		out = append(out, tensorMeta{t.Name, t.DType, t.Shape})
+		m := tensorMeta{Name: t.Name, Datatype: t.DType, Shape: t.Shape}
+		if t.Meaning != nil {
+			m.Parameters = map[string]string{"meaning": t.Meaning.String()}
+		}
+		out = append(out, m)
 	}
 	return out
 }

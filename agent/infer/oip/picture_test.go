@@ -59,13 +59,18 @@ func echoed(t testing.TB, tensors ...bundle.Tensor) (h *httptest.Server, c *bund
 		x.Meaning = nil
 		c.Outputs = append(c.Outputs, x)
 	}
-	h = httptest.NewUnstartedServer(oip.Handler(oip.Config{Engine: echo{c}, SharedMemory: true}))
+	return start(t, oip.Config{Engine: echo{c}, SharedMemory: true}), c
+}
+
+// start serves HTTP and gRPC.
+func start(t testing.TB, c oip.Config) *httptest.Server {
+	h := httptest.NewUnstartedServer(oip.Handler(c))
 	h.Config.Protocols = new(http.Protocols)
 	h.Config.Protocols.SetHTTP1(true)
 	h.Config.Protocols.SetUnencryptedHTTP2(true)
 	h.Start()
 	t.Cleanup(h.Close)
-	return h, c
+	return h
 }
 
 // letterboxed is the input of many detectors.
@@ -368,8 +373,7 @@ func TestNamed(t *testing.T) {
 	if err := engine.Activate(t.Context(), slot); err != nil {
 		t.Fatal(err)
 	}
-	h := httptest.NewServer(oip.Handler(oip.Config{Engine: engine}))
-	t.Cleanup(h.Close)
+	h := start(t, oip.Config{Engine: engine})
 	scene, err := os.ReadFile(filepath.Join(dir, "scene.png"))
 	if err != nil {
 		t.Fatal(err)
@@ -385,11 +389,49 @@ func TestNamed(t *testing.T) {
 	if d := cmp.Diff(any(want), have.json["parameters"]); d != "" || len(have.json["outputs"].([]any)) != 0 {
 		t.Error(d, have.json["error"])
 	}
+	r, err := messages(h).CallUnary(t.Context(), connect.NewRequest(&oippb.ModelInferRequest{
+		ModelName:  "digits",
+		Inputs:     []*oippb.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "BYTES", Shape: []int64{1}, Contents: &oippb.InferTensorContents{BytesContents: [][]byte{scene}}}},
+		Parameters: map[string]*oippb.InferParameter{"results": {ParameterChoice: &oippb.InferParameter_StringParam{StringParam: "named"}}},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results map[string]any
+	if err := json.Unmarshal([]byte(r.Msg.Parameters["results"].GetStringParam()), &results); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want["results"], any(results)); d != "" || len(r.Msg.Outputs) != 0 {
+		t.Errorf("gRPC: %s", d)
+	}
 	// Tensors that are named come as well.
 	body := `{"parameters":{"results":"named"},"outputs":[{"name":"boxes"}],"inputs":[{"name":"image",` + aFile + `,"parameters":{"content_type":"base64"},"data":["` + base64.StdEncoding.EncodeToString(scene) + `"]}]}`
 	have = post(t, h.URL+inferPath, []byte(body))
 	if d := cmp.Diff(any(want), have.json["parameters"]); d != "" || len(have.json["outputs"].([]any)) != 1 {
 		t.Error(d, have.json["error"])
+	}
+}
+
+// TestSounds sends a WAV as a body and as BYTES, and one window of a longer one.
+func TestSounds(t *testing.T) {
+	h, _ := echoed(t, bundle.Tensor{Name: "image", DType: "INT16", Shape: []int{1, -1}, Meaning: &bundle.Meaning{Kind: "audio", Audio: &meaning.Audio{Rate: 16000, Window: 4}}})
+	samples := []byte{1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0}
+	wav := func(b []byte) []byte {
+		head := []byte("RIFF....WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00\x80\x3e\x00\x00....\x02\x00\x10\x00data")
+		return append(binary.LittleEndian.AppendUint32(head, uint32(len(b))), b...)
+	}
+	if have := post(t, h.URL+echoPath, wav(samples[:8]), "Content-Type", "audio/wav"); fmt.Sprint(have.json["outputs"]) != "[map[data:[1 2 3 4] datatype:INT16 name:image shape:[1 4]]]" {
+		t.Error(have)
+	}
+	body, length := binaryRequest(aFile, `,"offset":2`, element(wav(samples)))
+	if have := post(t, h.URL+echoPath, body, "Inference-Header-Content-Length", length); !bytes.Equal(have.tail, samples[4:]) {
+		t.Error(have)
+	}
+	for query, says := range map[string]string{"": "a sound of 6 samples, 4 are wanted", "?offset=3": "from sample 3 on 4 are wanted", "?offset=x": "a number is wanted"} {
+		have := post(t, h.URL+echoPath+query, wav(samples), "Content-Type", "audio/wav")
+		if text, _ := have.json["error"].(string); have.status != http.StatusBadRequest || !strings.Contains(text, says) {
+			t.Errorf("%s: %d %v", query, have.status, have.json)
+		}
 	}
 }
 
