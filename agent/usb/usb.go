@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -114,6 +115,11 @@ func (s *Stick) Refresh(_ context.Context, held trust.Held) ([]trust.File, error
 	own, err := s.metadata(s.device())
 	if err != nil {
 		return nil, err
+	}
+	for _, role := range []string{"timestamp", "snapshot", "targets"} {
+		if !slices.ContainsFunc(own, func(f wire.MetaFile) bool { return f.Repo == trust.Director && f.Role == role }) {
+			return nil, &Error{CodeMalformed, fmt.Errorf("the director's %s for this device is missing", role)}
+		}
 	}
 	newer := false
 	for _, f := range shared {

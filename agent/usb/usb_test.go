@@ -58,7 +58,7 @@ func set(t testing.TB, files ...wire.MetaFile) []byte {
 func files(t testing.TB) map[string][]byte {
 	return map[string][]byte{
 		mark:       []byte(wire.LockboxFormat),
-		deviceFile: set(t, wire.MetaFile{Repo: trust.Director, Role: "timestamp", Version: 3}, wire.MetaFile{Repo: trust.Director, Role: "targets", Version: 3}),
+		deviceFile: set(t, wire.MetaFile{Repo: trust.Director, Role: "timestamp", Version: 3}, wire.MetaFile{Repo: trust.Director, Role: "snapshot", Version: 3}, wire.MetaFile{Repo: trust.Director, Role: "targets", Version: 3}),
 		shared:     set(t, wire.MetaFile{Repo: trust.Director, Role: "root", Version: 1}, wire.MetaFile{Repo: trust.Catalog, Role: "root", Version: 1}, wire.MetaFile{Repo: trust.Catalog, Role: "timestamp", Version: 5}),
 		blobFile:   []byte(content),
 	}
@@ -325,12 +325,29 @@ func TestCatalogIsFiltered(t *testing.T) {
 	s, err := Open(dir, who)
 	must(t, err)
 	for held, want := range map[trust.Versions]int{
-		{Root: 1}: 5, {Root: 1, Timestamp: 4}: 5, {Root: 1, Timestamp: 5}: 4, {Root: 1, Timestamp: 6}: 4, {Root: 0, Timestamp: 1 << 40}: 5,
+		{Root: 1}: 6, {Root: 1, Timestamp: 4}: 6, {Root: 1, Timestamp: 5}: 5, {Root: 1, Timestamp: 6}: 5, {Root: 0, Timestamp: 1 << 40}: 6,
 	} {
 		got, err := s.Refresh(t.Context(), trust.Held{Catalog: held, Director: trust.Versions{Timestamp: 9}})
 		must(t, err)
 		if len(got) != want {
 			t.Errorf("%+v is held: %d files, want %d", held, len(got), want)
+		}
+	}
+}
+
+// TestDirectorIsWanted: a stick that says nothing of this device's wish is not taken
+// for one that brings the wish that is held.
+func TestDirectorIsWanted(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"the catalog's files only": set(t, wire.MetaFile{Repo: trust.Catalog, Role: "timestamp", Version: 3}),
+		"no targets":               set(t, wire.MetaFile{Repo: trust.Director, Role: "timestamp", Version: 3}, wire.MetaFile{Repo: trust.Director, Role: "snapshot", Version: 3}),
+	} {
+		dir, _ := stick(t)
+		must(t, os.WriteFile(filepath.Join(dir, deviceFile), b, 0o644))
+		s, err := Open(dir, who)
+		must(t, err)
+		if _, err := s.Refresh(t.Context(), trust.Held{}); Code(err) != CodeMalformed {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

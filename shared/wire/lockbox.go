@@ -45,7 +45,7 @@ type MetaSet struct {
 
 // Limits of a lockbox's files in bytes.
 const (
-	MaxMetaSet = 32 << 20
+	MaxMetaSet = 16 << 20
 	MaxReceipt = 4 << 20
 )
 
