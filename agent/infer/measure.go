@@ -13,10 +13,11 @@ import (
 )
 
 const (
-	rounds    = 5   // of measuring, in turns with the active slot; the best counts, because others use the processor too
-	roundRuns = 100 // runs of a round
-	leastRuns = 20  // of a round of a slow model
-	roundTime = 2 * time.Second
+	rounds     = 3   // of measuring; the best counts, because others use the processor too
+	roundsEach = 5   // in turns with the active slot
+	roundRuns  = 100 // runs of a round
+	leastRuns  = 20  // of a round of a slow model
+	roundTime  = time.Second
 )
 
 // timed runs a worker some times, less when that takes too long, and returns how
@@ -58,12 +59,14 @@ func (c *contender) round(ctx context.Context) error {
 // turns with a second worker of that, so that what else happens slows both.
 func (t *trial) measure(ctx context.Context) error {
 	list := []*contender{{t.w, t.inputs(0), &t.p.Cost}}
+	n := rounds
 	if base := t.base(ctx); base != nil {
+		n = roundsEach
 		defer base.w.stop()
 		list = append(list, base)
 		t.p.Base = base.cost
 	}
-	for range rounds {
+	for range n {
 		for _, c := range list {
 			if err := c.round(ctx); err != nil {
 				if c.w != t.w { // the active slot's trouble is not the candidate's

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -14,10 +16,8 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-const (
-	shadowQueue = 4  // requests that wait for the candidate's worker; more are dropped
-	shadowNice  = 19 // the lowest priority: what is live goes first
-)
+// shadowQueue is how many requests wait for the candidate's worker; more are dropped.
+const shadowQueue = 4
 
 // copied is a live request with its answer.
 type copied struct {
@@ -86,9 +86,7 @@ func (s *Server) Shadow(ctx context.Context, slot Slot) (*bundle.Shade, error) {
 		return nil, proveError(err)
 	}
 	defer w.stop()
-	// Of a process group, so that it reaches every thread; a worker is its own. Without
-	// the right the duty alone is the bound.
-	if err := unix.Setpriority(unix.PRIO_PGRP, w.cmd.Process.Pid, shadowNice); err != nil {
+	if err := idle(w.cmd.Process.Pid); err != nil { // then the duty alone is the bound
 		s.c.Log.Warn("a shadow has the priority of live requests", "err", err)
 	}
 	h := &shadow{every: 1 / want.Share, queue: make(chan copied, shadowQueue)}
@@ -131,4 +129,24 @@ func (h *shadow) watch(ctx context.Context, w *worker, seen *judge.Agreement, du
 		sleep(ctx, time.Duration(float64(busy)*(1/duty-1)))
 	}
 	return seen.Verdict(h.dropped.Load())
+}
+
+// idle lets every thread of a process run only while nothing else wants its
+// processor. What is live is woken on such a processor as if it were free.
+func idle(pid int) error {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		a := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
+		if err := unix.SchedSetAttr(tid, &a, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("idle priority: %w", err)
+		}
+	}
+	return nil
 }

@@ -81,6 +81,19 @@ func (w *worker) open() (*litert.Lib, *litert.Env, *litert.Model, error) {
 	return lib, env, model, err
 }
 
+// there says whether the model runs where it shall: the runtime falls back to the CPU
+// without a word.
+func (w *worker) there(c *litert.Compiled) error {
+	if hardware[w.kernels] == 0 {
+		return nil
+	}
+	yes, err := c.Accelerated()
+	if err == nil && !yes {
+		err = fmt.Errorf("not all of the model runs on %s", w.kernels)
+	}
+	return err
+}
+
 // run loads, tells the tensors, maps the frames, runs once and then serves.
 func (w *worker) run() error {
 	began := time.Now()
@@ -95,6 +108,9 @@ func (w *worker) run() error {
 	}
 	c, err := env.Compile(model, o)
 	if err != nil {
+		return err
+	}
+	if err := w.there(c); err != nil {
 		return err
 	}
 	m, err := describe(lib, c)

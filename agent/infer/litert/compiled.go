@@ -67,6 +67,22 @@ func (e *Env) Compile(m *Model, o Options) (*Compiled, error) {
 	return c, nil
 }
 
+// Accelerated tells whether all of the model runs on something else than the CPU.
+// Runtimes before 2.3 cannot tell, which is an error.
+func (c *Compiled) Accelerated() (bool, error) {
+	const name = "LiteRtCompiledModelIsNonCpuFullyAccelerated"
+	f, err := purego.Dlsym(c.l.handle, name)
+	if err != nil {
+		return false, fmt.Errorf("this runtime does not tell where a model runs: %w", err)
+	}
+	var yes bool
+	r, _, _ := purego.SyscallN(f, c.p, uintptr(unsafe.Pointer(&yes)))
+	if st := Status(int32(uint32(r))); st != 0 {
+		return false, &Error{Func: name, Status: st}
+	}
+	return yes, nil
+}
+
 // addOptions gives the library a text that it frees with libc's free.
 func (l *Lib) addOptions(op uintptr, id, payload string) error {
 	name := append([]byte(id), 0)
