@@ -12,6 +12,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/capture"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // Status is what the local API and `dunlin-agent status` tell.
@@ -59,6 +60,8 @@ type SlotStatus struct {
 	Verdict string `json:"verdict"`
 	Code    string `json:"code,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+
+	Proof *bundle.Proof `json:"proof,omitempty"` // what it showed on this device
 }
 
 // QueueStatus is one queue on disk.

@@ -122,7 +122,7 @@ func (r *reporter) report() *wire.Record {
 		return nil
 	}
 	r.mu.Lock()
-	rep := &wire.Report{Device: r.a.id.Device, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all), Clock: r.clock(), Posture: r.posture()}
+	rep := &wire.Report{Device: r.a.id.Device, Generation: r.a.update.Generation(), Nonce: r.nonce, Models: states(all, true), Clock: r.clock(), Posture: r.posture()}
 	r.mu.Unlock()
 	if note := r.a.note(); note != nil && (len(rep.Nonce) == 0 || !r.a.link.Connected()) {
 		rep.Nonce = note.Nonce
@@ -167,7 +167,7 @@ func (r *reporter) Hello() *wire.Hello {
 	}
 	return &wire.Hello{
 		Protocols: []int{wire.Protocol}, Agent: Version, Epoch: r.a.queues.Epoch(), Channel: r.a.id.Channel, Held: *link.Held(r.a.trust.Held()),
-		Generation: r.a.update.Generation(), Facts: r.a.c.Facts(), Models: states(all), Clock: r.clock(),
+		Generation: r.a.update.Generation(), Facts: r.a.c.Facts(), Models: states(all, false), Clock: r.clock(),
 		Queues: []wire.QueueState{r.a.queues.Report.State(), r.a.queues.Sample.State(), r.a.queues.Event.State(), r.a.queues.Capture.State()}, Signpost: r.a.id.Held(), Run: r.id,
 		Capture: r.a.shots.Held(),
 	}
@@ -248,5 +248,5 @@ func localSlot(s *update.SlotStatus) *SlotStatus {
 	if s == nil {
 		return nil
 	}
-	return &SlotStatus{Place: string(s.Place), Path: s.Path, Version: s.Path[strings.LastIndexByte(s.Path, '/')+1:], Bundle: s.Bundle, Runtime: s.Runtime, Verdict: string(s.Verdict), Code: s.Code, Reason: s.Reason}
+	return &SlotStatus{Place: string(s.Place), Path: s.Path, Version: s.Path[strings.LastIndexByte(s.Path, '/')+1:], Bundle: s.Bundle, Runtime: s.Runtime, Verdict: string(s.Verdict), Code: s.Code, Reason: s.Reason, Proof: s.Proof}
 }

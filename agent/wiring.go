@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,12 +155,12 @@ func (q counted) Ack(epoch, sequence uint64) error {
 	return err
 }
 
-// states are the models as reports and hellos carry them.
-func states(all []update.Status) []wire.ModelState {
+// states are the models as hellos carry them, and with their proofs reports.
+func states(all []update.Status, proofs bool) []wire.ModelState {
 	out := make([]wire.ModelState, 0, len(all))
 	for _, s := range all {
 		out = append(out, wire.ModelState{
-			Model: s.Model, Active: slotState(s.Active), Candidate: slotState(s.Candidate), Step: s.Step,
+			Model: s.Model, Active: slotState(s.Active, proofs), Candidate: slotState(s.Candidate, proofs), Step: s.Step,
 			Generation: s.Generation, Attempt: s.Attempt, Rollout: s.Rollout, Answered: s.Answered,
 		})
 	}
@@ -169,11 +170,20 @@ func states(all []update.Status) []wire.ModelState {
 // maxReason is how much of a reason travels.
 const maxReason = 512
 
-func slotState(s *update.SlotStatus) *wire.SlotState {
+func slotState(s *update.SlotStatus, proofs bool) *wire.SlotState {
 	if s == nil {
 		return nil
 	}
-	return &wire.SlotState{Path: s.Path, Bundle: s.Bundle, Runtime: s.Runtime, Verdict: string(s.Verdict), Code: s.Code, Reason: clip(s.Reason), Proven: s.Proven}
+	w := &wire.SlotState{Path: s.Path, Bundle: s.Bundle, Runtime: s.Runtime, Verdict: string(s.Verdict), Code: s.Code, Reason: clip(s.Reason), Proven: s.Proven}
+	if proofs && s.Proof != nil {
+		p := *s.Proof
+		p.Tried = slices.Clone(p.Tried)
+		for i := range p.Tried {
+			p.Tried[i].Why = clip(p.Tried[i].Why)
+		}
+		w.Proof = &p
+	}
+	return w
 }
 
 func clip(s string) string {

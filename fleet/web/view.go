@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
@@ -91,6 +92,8 @@ type SlotView struct {
 	Code    string `json:"code,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	Proven  bool   `json:"proven"`
+
+	Proof *bundle.Proof `json:"proof,omitempty" doc:"what it showed on the device before it served"`
 }
 
 // WishView is what a device shall run.
@@ -131,7 +134,7 @@ func viewSlot(s *wire.SlotState) *SlotView {
 	if s == nil {
 		return nil
 	}
-	return &SlotView{Path: s.Path, Version: s.Path[strings.LastIndexByte(s.Path, '/')+1:], Bundle: s.Bundle, Runtime: s.Runtime, Verdict: s.Verdict, Code: s.Code, Reason: s.Reason, Proven: s.Proven}
+	return &SlotView{Path: s.Path, Version: s.Path[strings.LastIndexByte(s.Path, '/')+1:], Bundle: s.Bundle, Runtime: s.Runtime, Verdict: s.Verdict, Code: s.Code, Reason: s.Reason, Proven: s.Proven, Proof: s.Proof}
 }
 
 // RolloutView is a rollout as the API shows it.

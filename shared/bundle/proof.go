@@ -1,5 +1,11 @@
 package bundle
 
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
 // Proof is what a pair of model and runtime showed on a device before it served. It
 // is stored as JSON beside the slot and travels as CBOR in reports.
 type Proof struct {
@@ -49,3 +55,55 @@ type Shade struct {
 	LiveP95  int64  `json:"live_p95_us,omitempty" cbor:"6,keyasint,omitempty"` // of the active slot's runs of the same requests
 	Note     string `json:"note,omitempty" cbor:"7,keyasint,omitempty"`        // when it saw nothing, or too little: why
 }
+
+// Lines are the figures for people, each line one thing; none of a nil proof.
+func (p *Proof) Lines() []string {
+	if p == nil {
+		return nil
+	}
+	lines := []string{}
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	if p.Cases > 0 {
+		add("%d of %d golden cases held", p.Held, p.Cases)
+	}
+	if len(p.Slices) > 0 {
+		var parts []string
+		for _, s := range p.Slices {
+			parts = append(parts, fmt.Sprintf("%s %d/%d", s.Slice, s.Held, s.Cases))
+		}
+		add("by slice: %s", strings.Join(parts, ", "))
+	}
+	if p.Cost != (Cost{}) {
+		add("%s with %s kernels, threads: %d", p.Cost.text(), p.Kernels, p.Threads)
+	}
+	if p.Base != nil {
+		add("the active slot at the same time: %s", p.Base.text())
+	}
+	for _, t := range p.Tried {
+		add("not with %s: %s", t.Kernels, t.Why)
+	}
+	if s := p.Shadow; s != nil && s.Note != "" {
+		add("on live requests: %s", s.Note)
+	} else if s != nil {
+		add("on live requests: %d of %d answers agreed, p95 %s beside %s, %d dropped", s.Agreed, s.Requests, micros(s.P95US), micros(s.LiveP95), s.Dropped)
+	}
+	return lines
+}
+
+func (c *Cost) text() string {
+	var parts []string
+	for _, x := range []struct {
+		name string
+		us   int64
+	}{{"p50", c.P50US}, {"p95", c.P95US}, {"p99", c.P99US}, {"start", c.Start}, {"from the disk", c.Cold}} {
+		if x.us > 0 {
+			parts = append(parts, x.name+" "+micros(x.us))
+		}
+	}
+	if c.PeakKB > 0 {
+		parts = append(parts, fmt.Sprintf("peak %.1f MB", float64(c.PeakKB)/1024))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func micros(us int64) string { return (time.Duration(us) * time.Microsecond).String() }

@@ -1,6 +1,10 @@
 package wire
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+)
 
 // Record carries one queued payload; (Epoch, Sequence) is unique per device and
 // kind for ever, so the server drops repeats. Payload is an encoded Envelope
@@ -67,6 +71,8 @@ type SlotState struct {
 	Code    string `cbor:"5,keyasint,omitempty"` // why bad: "prove.golden", "probation.score", …
 	Reason  string `cbor:"6,keyasint,omitempty"` // for people, at most 512 bytes
 	Proven  bool   `cbor:"7,keyasint,omitempty"` // passed prove on this device
+
+	Proof *bundle.Proof `cbor:"8,keyasint,omitempty"` // what it showed; in reports only
 }
 
 // Posture is one protective layer and whether the device has it.

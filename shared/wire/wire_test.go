@@ -15,6 +15,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/sketch"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -47,6 +48,13 @@ var messages = map[string]any{
 		Device: "meter-1", Epoch: 7, Counter: 8, Generation: 9, Nonce: []byte("0123456789abcdef"), Models: []wire.ModelState{modelState}, Clock: clock,
 		Posture: []wire.Posture{{Layer: "landlock", Have: true, Detail: "abi 4"}},
 	},
+	"report-shown": &wire.Report{Device: "meter-1", Epoch: 7, Counter: 8, Clock: clock, Models: []wire.ModelState{{Model: "digits", Active: &wire.SlotState{
+		Path: "production/digits/1.1.0", Bundle: "sha256:cc", Verdict: "good", Proven: true, Proof: &bundle.Proof{
+			Cases: 40, Held: 39, Slices: []bundle.SliceShare{{Slice: "site=a", Cases: 10, Held: 9}},
+			Cost: bundle.Cost{P50US: 700, P95US: 800, P99US: 900, Start: 14000, Cold: 20000, PeakKB: 23116}, Base: &bundle.Cost{P50US: 600}, Kernels: "builtin", Threads: 2,
+			Tried:  []bundle.Tried{{Kernels: "xnnpack", Why: "it crashed"}},
+			Shadow: &bundle.Shade{Requests: 200, Agreed: 195, Dropped: 3, P50US: 900, P95US: 1000, LiveP95: 700, Note: "not seen"},
+		}}}}},
 	"event": &wire.Event{Unix: 1764000000, Type: "update.refused", Model: "digits", Path: "production/digits/1.1.0", Code: "prove.golden", Detail: "3 of 40", Attrs: map[string]string{"case": "17"}},
 	"sample": &wire.Sample{
 		Start: 1764000000, Seconds: 60, Model: "digits", Bundle: "sha256:aa", Runtime: "sha256:bb", Rollout: "rol_1", Arm: "treated", Requests: 1000,

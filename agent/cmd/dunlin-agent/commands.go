@@ -144,6 +144,10 @@ func printStatus(e *env, s *agent.Status) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	for _, m := range s.Models {
+		printShowed(e.stdout, m.Active)
+		printShowed(e.stdout, m.Candidate)
+	}
 	if err := printCapture(e.stdout, s); err != nil {
 		return err
 	}
@@ -212,4 +216,14 @@ func why(step, use string, s *agent.SlotStatus) string {
 		return "step " + step
 	}
 	return "–"
+}
+
+// printShowed tells what a slot showed before it served.
+func printShowed(w io.Writer, s *agent.SlotStatus) {
+	if s == nil {
+		return
+	}
+	for _, line := range s.Proof.Lines() {
+		fmt.Fprintf(w, "%s showed: %s\n", s.Version, line)
+	}
 }

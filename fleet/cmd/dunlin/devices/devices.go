@@ -16,6 +16,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // Commands is what these commands take from the program.
@@ -89,6 +90,8 @@ type slotView struct {
 	Code    string `json:"code,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	Proven  bool   `json:"proven"`
+
+	Proof *bundle.Proof `json:"proof,omitempty"`
 }
 
 // Command returns 'dunlin device' with all of them.
@@ -209,6 +212,9 @@ func showSlot(w io.Writer, use string, s *slotView) {
 		why = ": " + s.Reason + " (" + s.Code + ")"
 	}
 	fmt.Fprintf(w, "%s\t%s\n", use, say.Plain(s.Path+", "+s.Verdict+proven+why))
+	for _, line := range s.Proof.Lines() {
+		fmt.Fprintf(w, "    showed\t%s\n", say.Plain(line))
+	}
 }
 
 func (c *Commands) labelCmd() *cobra.Command {
