@@ -7,6 +7,8 @@ var (
 	ErrServerAbsent     = &Error{"server.absent", "the directory holds no server", "make one with 'dunlin-fleet init --name HOST'", 404}
 	ErrServerConfig     = &Error{"server.config", "the configuration is not understood", "mend fleet.yaml", 422}
 	ErrServerKeys       = &Error{"server.keys", "a key of the server is missing or damaged", "bring the directory back from a backup", 500}
+	ErrServerOnline     = &Error{"server.online_keys", "the online keys are not those that the newest roots name", "bring online-keys.json and fleet.db back from one and the same backup", 500}
+	ErrServerDesk       = &Error{"server.desk", "another command is at work on this server's directory", "wait until it has ended: a backup, or a change of the CA, the name or the keys", 409}
 	ErrServerAddress    = &Error{"server.address", "the server cannot listen at its address", "end what listens there, or pass --api and --mqtt", 500}
 	ErrBackupExists     = &Error{"backup.exists", "the file for the backup exists already", "name another --out", 409}
 	ErrBackupForeign    = &Error{"backup.foreign", "the file is no backup of a Dunlin server", "name the file that 'dunlin-fleet backup' wrote", 422}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,14 +24,16 @@ var (
 	secretFiles = []string{caKeyFile, serverKeyFile, onlineFile}
 )
 
+// signaturesOf begins the name of what the policy of a channel in 'signatures' trusts:
+// a key, certificates or a trusted root. They may lie anywhere.
+const signaturesOf = "signatures-"
+
 // Backup writes a backup of the server in dir into a new file, while the server
-// serves or not. Blobs are in it by digest and size.
+// serves or not. Blobs are in it by digest and size. No other command changes the
+// directory meanwhile; the server itself may put its next online keys into use.
 func Backup(ctx context.Context, dir, out string, passphrase []byte, now time.Time) (*backup.Manifest, error) {
 	c, err := LoadConfig(dir)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := loadKeys(dir, c.names(), now); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(dir, databaseFile)); err != nil {
@@ -38,6 +41,20 @@ func Backup(ctx context.Context, dir, out string, passphrase []byte, now time.Ti
 	}
 	if _, err := os.Lstat(out); !errors.Is(err, os.ErrNotExist) {
 		return nil, fleet.ErrBackupExists.With("%s exists already", out)
+	}
+	lock, err := lockDesk(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if _, err := loadKeys(dir, c.names(), now); err != nil {
+		return nil, err
+	}
+	// The keys before the database: whichever roots the copy holds, their keys are
+	// here by then.
+	b := &contents{dir: dir, conf: c}
+	if err := b.read(); err != nil {
+		return nil, err
 	}
 	m := &backup.Manifest{Made: now.UTC().Truncate(time.Second), Server: c.Name, Version: fleet.Version, Blobs: []backup.Blob{}}
 	// The copy of the database lies beside the backup: there is room for both, or
@@ -47,14 +64,64 @@ func Backup(ctx context.Context, dir, out string, passphrase []byte, now time.Ti
 		return nil, err
 	}
 	defer os.RemoveAll(copied)
-	database := filepath.Join(copied, databaseFile)
-	if m.Schema, err = sqlite.Backup(ctx, filepath.Join(dir, databaseFile), database); err != nil {
+	b.database = filepath.Join(copied, databaseFile)
+	if m.Schema, err = sqlite.Backup(ctx, filepath.Join(dir, databaseFile), b.database); err != nil {
 		return nil, err
 	}
-	if m.Blobs, err = namedBlobs(ctx, database, filepath.Join(dir, "blobs")); err != nil {
+	if err := b.pickOnline(ctx); err != nil {
 		return nil, err
 	}
-	return m, writeBackup(dir, database, out, m, passphrase)
+	if m.Blobs, err = namedBlobs(ctx, b.database, filepath.Join(dir, "blobs")); err != nil {
+		return nil, err
+	}
+	return m, b.write(out, m, passphrase)
+}
+
+// contents is what goes into a backup besides the manifest.
+type contents struct {
+	dir      string
+	conf     Config
+	database string // the copy
+	secrets  backup.Secrets
+	next     []byte // online keys that were ready to take over; nil: none
+}
+
+// read takes in the secrets.
+func (b *contents) read() (err error) {
+	b.secrets = backup.Secrets{}
+	for _, name := range secretFiles {
+		if b.secrets[name], err = os.ReadFile(filepath.Join(b.dir, name)); err != nil {
+			return fmt.Errorf("back up: %w", err)
+		}
+	}
+	b.next, err = os.ReadFile(filepath.Join(b.dir, nextFile))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return err
+}
+
+// pickOnline keeps those online keys, the ones in use or the next ones, that the roots
+// in the copy of the database name.
+func (b *contents) pickOnline(ctx context.Context) error {
+	db, err := sqlite.OpenReader(ctx, b.database)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	o, err := parseOnline(b.secrets[onlineFile], onlineFile, b.dir)
+	if err != nil {
+		return err
+	}
+	err = o.signsFor(ctx, db)
+	if !errors.Is(err, fleet.ErrServerOnline) || b.next == nil {
+		return err
+	}
+	if o, err = parseOnline(b.next, nextFile, b.dir); err != nil {
+		return err
+	}
+	b.secrets[onlineFile] = b.next
+	return o.signsFor(ctx, db)
 }
 
 // freshTemp makes a directory beside path and removes what an interrupted run of
@@ -81,41 +148,43 @@ func freshTemp(op, path string) (string, error) {
 	return durable.TempDir(durable.OS{}, op, path, 0o700)
 }
 
-func writeBackup(dir, database, out string, m *backup.Manifest, passphrase []byte) error {
+func (b *contents) write(out string, m *backup.Manifest, passphrase []byte) error {
 	var sources []backup.Source
-	for _, path := range append(inDir(dir, plainFiles), database) {
+	defer func() {
+		for _, x := range sources {
+			x.ReadSeeker.(*os.File).Close()
+		}
+	}()
+	add := func(name, path string) error {
 		f, err := os.Open(path)
 		if err != nil {
 			return fmt.Errorf("back up: %w", err)
 		}
-		defer f.Close()
-		sources = append(sources, backup.Source{Name: filepath.Base(path), ReadSeeker: f})
+		sources = append(sources, backup.Source{Name: name, ReadSeeker: f})
+		return nil
 	}
-	secrets := backup.Secrets{}
-	for _, path := range inDir(dir, secretFiles) {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("back up: %w", err)
+	for _, name := range plainFiles {
+		if err := add(name, filepath.Join(b.dir, name)); err != nil {
+			return err
 		}
-		secrets[filepath.Base(path)] = b
+	}
+	for _, channel := range slices.Sorted(maps.Keys(b.conf.Signatures)) {
+		if err := add(signaturesOf+channel, b.conf.Signatures[channel].Path(b.dir)); err != nil {
+			return fleet.ErrServerConfig.With("%s: signatures: %s: %v", configFile, channel, err)
+		}
+	}
+	if err := add(databaseFile, b.database); err != nil {
+		return err
 	}
 	w, err := durable.Create(durable.OS{}, "backup.write", out, 0o600)
 	if err != nil {
 		return err
 	}
 	defer w.Abort()
-	if err := backup.Write(w, *m, sources, secrets, passphrase); err != nil {
+	if err := backup.Write(w, *m, sources, b.secrets, passphrase); err != nil {
 		return err
 	}
 	return w.Commit()
-}
-
-func inDir(dir string, names []string) []string {
-	var out []string
-	for _, n := range names {
-		out = append(out, filepath.Join(dir, n))
-	}
-	return out
 }
 
 // namedBlobs lists the blobs that the releases of a copied database name, with

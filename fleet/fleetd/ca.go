@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,7 +58,7 @@ func openDesk(ctx context.Context, dir string, act func(*desk) error) (err error
 	if err != nil {
 		return err
 	}
-	lock, err := durable.Lock(filepath.Join(dir, "desk.lock"))
+	lock, err := lockDesk(dir)
 	if err != nil {
 		return err
 	}
@@ -82,6 +83,15 @@ func openDesk(ctx context.Context, dir string, act func(*desk) error) (err error
 	}
 	d.becomes(k.cas)
 	return act(d)
+}
+
+// lockDesk keeps every other command from changing the directory.
+func lockDesk(dir string) (io.Closer, error) {
+	lock, err := durable.Lock(filepath.Join(dir, "desk.lock"))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fleet.ErrServerDesk.With("another command is at work on %s", dir)
+	}
+	return lock, err
 }
 
 // audit writes down an act; what it does to files comes after it.

@@ -153,6 +153,9 @@ func (s *server) open(ctx context.Context) error {
 		return errors.Join(err, s.db.Close())
 	}
 	s.online.Store(&online{s.keys.catalog, s.keys.director})
+	if err := s.online.Load().signsFor(ctx, s.db); err != nil {
+		return errors.Join(err, s.db.Close())
+	}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
 	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Ended: s.ended, Copied: s.copied, Now: time.Now}
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})

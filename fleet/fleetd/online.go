@@ -14,6 +14,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
 
@@ -36,11 +37,16 @@ func loadOnline(dir, file string) (*online, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var o onlineKeys
-	if err == nil {
-		err = json.Unmarshal(b, &o)
-	}
 	if err != nil {
+		return nil, fleet.ErrServerKeys.With("%s in %s: %v", file, dir, err)
+	}
+	return parseOnline(b, file, dir)
+}
+
+// parseOnline reads what is in such a file; the names are for people.
+func parseOnline(b []byte, file, dir string) (*online, error) {
+	var o onlineKeys
+	if err := json.Unmarshal(b, &o); err != nil {
 		return nil, fleet.ErrServerKeys.With("%s in %s: %v", file, dir, err)
 	}
 	for _, seed := range [][]byte{o.Snapshot, o.Timestamp, o.Director} {
@@ -49,6 +55,21 @@ func loadOnline(dir, file string) (*online, error) {
 		}
 	}
 	return &online{catalog.Keys{Snapshot: ed25519.NewKeyFromSeed(o.Snapshot), Timestamp: ed25519.NewKeyFromSeed(o.Timestamp)}, ed25519.NewKeyFromSeed(o.Director)}, nil
+}
+
+// signsFor returns ErrServerOnline when these are not the keys that the newest roots
+// of a database name; before there are roots any keys are good.
+func (o *online) signsFor(ctx context.Context, db *sqlite.DB) error {
+	for _, repo := range []string{catalog.Repo, catalog.RepoDirector} {
+		if roots, err := db.Roots(ctx, repo); err != nil || len(roots) == 0 {
+			return err
+		}
+	}
+	named, err := (&catalog.Service{Store: db}).Named(ctx, &catalog.Online{Keys: o.catalog, Director: publicOf(o.director)})
+	if err == nil && !named {
+		err = fleet.ErrServerOnline
+	}
+	return err
 }
 
 // public are the public halves as the API tells them.

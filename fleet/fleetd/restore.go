@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -35,6 +37,9 @@ type RestoreConfig struct {
 type RestoreResult struct {
 	Manifest backup.Manifest
 	Missing  []string // digests of blobs
+	// Absent are files that 'signatures' in the configuration names and that are
+	// neither in the backup nor here: the server does not start without them.
+	Absent []string
 	sqlite.Restored
 }
 
@@ -85,13 +90,20 @@ func Restore(ctx context.Context, c RestoreConfig, now time.Time) (*RestoreResul
 	if err := fill(a, temp, c.Blobs, res.Missing); err != nil {
 		return nil, err
 	}
+	if res.Absent, err = fillSignatures(a, temp, c.Dir); err != nil {
+		return nil, err
+	}
 	if res.Restored, err = jump(ctx, temp, c.Jump, a, now); err != nil {
 		return nil, err
 	}
 	return res, appear(temp, c.Dir)
 }
 
-// checkArchive wants every file of a server, and none besides.
+// maxPolicyFile bounds a file that 'signatures' names, in bytes.
+const maxPolicyFile = 1 << 20
+
+// checkArchive wants every file of a server, and none besides but those that
+// 'signatures' names.
 func checkArchive(a *backup.Archive) error {
 	want := append(slices.Clone(plainFiles), databaseFile)
 	for _, name := range want {
@@ -102,6 +114,11 @@ func checkArchive(a *backup.Archive) error {
 	for _, name := range secretFiles {
 		if len(a.Secrets[name]) == 0 {
 			return fleet.ErrBackupDamaged.With("the backup does not hold %s", name)
+		}
+	}
+	for _, f := range a.Files {
+		if channel, ok := strings.CutPrefix(f.Name, signaturesOf); ok && slices.Contains(fleet.Channels, channel) && f.Size <= maxPolicyFile {
+			want = append(want, f.Name)
 		}
 	}
 	if len(a.Files) != len(want) || len(a.Secrets) != len(secretFiles) {
@@ -168,6 +185,9 @@ func fill(a *backup.Archive, dir, blobs string, missing []string) error {
 		}
 	}
 	for _, f := range a.Files {
+		if strings.HasPrefix(f.Name, signaturesOf) {
+			continue
+		}
 		mode := fs.FileMode(0o644)
 		if f.Name == databaseFile {
 			mode = 0o600
@@ -193,6 +213,40 @@ func fill(a *backup.Archive, dir, blobs string, missing []string) error {
 		}
 	}
 	return nil
+}
+
+// fillSignatures writes the files that 'signatures' names below the directory, which
+// will have the name to, and returns those that it cannot: a path that leads elsewhere
+// is the machine's own.
+func fillSignatures(a *backup.Archive, dir, to string) (absent []string, err error) {
+	c, err := LoadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, channel := range slices.Sorted(maps.Keys(c.Signatures)) {
+		path, from := c.Signatures[channel].Path(to), a.File(signaturesOf+channel)
+		rel, err := filepath.Rel(to, path)
+		switch {
+		case err != nil || !filepath.IsLocal(rel):
+			if _, err := os.Stat(path); err != nil {
+				absent = append(absent, path)
+			}
+			continue
+		case from == nil:
+			if _, err := os.Stat(filepath.Join(dir, rel)); err != nil { // not a file of every server, like ca.pem
+				absent = append(absent, path)
+			}
+			continue
+		}
+		path = filepath.Join(dir, rel)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, err
+		}
+		if err := writeFrom(path, from, 0o644); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("restore %s: %w", rel, err)
+		}
+	}
+	return slices.Compact(absent), nil
 }
 
 func writeFrom(path string, r io.Reader, mode fs.FileMode) error {
@@ -238,6 +292,15 @@ func jump(ctx context.Context, dir string, by int64, a *backup.Archive, now time
 	clock := func() time.Time { return now }
 	cat := &catalog.Service{Store: db, Keys: k.catalog, Now: clock}
 	dirs := &director.Service{Store: db, Key: k.director, Now: clock}
+	err = (&online{k.catalog, k.director}).signsFor(ctx, db)
+	if errors.Is(err, fleet.ErrServerOnline) {
+		refused := fleet.ErrServerOnline.With("the online keys in the backup are not those that the roots in it name")
+		refused.Next = "take another backup of this server"
+		err = refused
+	}
+	if err != nil {
+		return n, errors.Join(err, db.Close())
+	}
 	n, err = db.Restore(ctx, sqlite.Restore{
 		Jump: by, Roles: roleJump, At: now,
 		Sign:   func(w *fleet.Wish) ([]fleet.MetaRow, error) { return dirs.Sign(ctx, w) },

@@ -72,6 +72,15 @@ func (r Requirement) check() error {
 	return errPolicy("one of a key, certificates, or an identity with its issuer and trusted root is wanted")
 }
 
+// Path is the file that it names, a relative one from dir.
+func (r Requirement) Path(dir string) string {
+	path := r.Key + r.Cert + r.Root // one of them
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
 // Load reads the files that it names, relative ones from dir; nil if nothing is
 // required.
 func (r Requirement) Load(dir string) (*Policy, error) {
@@ -81,11 +90,7 @@ func (r Requirement) Load(dir string) (*Policy, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	path := r.Key + r.Cert + r.Root // one of them
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	b, err := readFile(path, maxTrust)
+	b, err := readFile(r.Path(dir), maxTrust)
 	if err != nil {
 		return nil, errPolicy("%v", err)
 	}
@@ -96,7 +101,7 @@ func (r Requirement) Load(dir string) (*Policy, error) {
 	case r.Cert != "":
 		p.Roots = x509.NewCertPool()
 		if !p.Roots.AppendCertsFromPEM(b) {
-			err = errPolicy("%s holds no certificate", path)
+			err = errPolicy("%s holds no certificate", r.Path(dir))
 		}
 	default:
 		p.Identity, err = NewIdentity(r.Identity, r.Issuer, b)

@@ -96,6 +96,9 @@ func restoreCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, path := range r.Absent {
+				fmt.Fprintf(w, "missing: %s, which 'signatures' in fleet.yaml names: bring it before the server starts\n", path)
+			}
 			fmt.Fprintf(w, "server %s, backed up at %s, restored in %s\n%d devices keep what they run until they are heard of; %d rollouts are paused\n"+
 				"next: end the old server for ever, if it still runs\n      dunlin-fleet serve --dir '%s'\n      dunlin-fleet restore status --dir '%s'\n",
 				r.Manifest.Server, r.Manifest.Made.Format(time.RFC3339), c.Dir, r.Devices, r.Rollouts, c.Dir, c.Dir)
