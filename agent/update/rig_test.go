@@ -92,6 +92,9 @@ type device struct {
 	judge   map[string]Judgement
 	block   chan struct{} // prove waits for it
 	broken  error         // of Serve
+	served  *bundle.Proof // of what serves
+	shadows map[string]*bundle.Shade
+	shaded  []string // versions, in order
 }
 
 func newDevice(t *testing.T) *device {
@@ -114,7 +117,7 @@ func (d *device) open() {
 	if d.db, _, err = state.Open(d.dir, state.Options{}); err != nil {
 		d.t.Fatal(err)
 	}
-	d.e, err = New(Config{Repository: d.repo, Slots: store, DB: d.db, Prover: d, Reporter: d, Facts: map[string]string{"arch": "amd64"}, Log: slog.New(slog.DiscardHandler)})
+	d.e, err = New(Config{Repository: d.repo, Slots: store, DB: d.db, Prover: d, Shadower: d, Reporter: d, Facts: map[string]string{"arch": "amd64"}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -145,10 +148,22 @@ func (d *device) Serve(_ context.Context, _ string, c *Candidate) error {
 	if d.broken != nil {
 		return d.broken
 	}
-	if d.serving = ""; c != nil {
-		d.serving = c.Version
+	if d.serving, d.served = "", nil; c != nil {
+		d.serving, d.served = c.Version, c.Proof
 	}
 	return nil
+}
+
+// Shadow disagrees where not every request did agree.
+func (d *device) Shadow(_ context.Context, c *Candidate) (*bundle.Shade, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shaded = append(d.shaded, c.Version)
+	s := d.shadows[c.Version]
+	if s.Agreed < s.Requests {
+		return s, &Refusal{"prove.shadow", "it answers otherwise"}
+	}
+	return s, nil
 }
 
 func (d *device) Judge(c *Candidate, _ time.Duration) Judgement {
@@ -184,6 +199,10 @@ func (d *device) publish(version string, attempt int64) trust.Target {
 	}
 	c := &bundle.Contract{Number: bundle.ContractNumber, Kind: bundle.KindModel, Model: "m", Version: version, File: "model.tflite", Inputs: in, Outputs: out,
 		Runtime: &bundle.RuntimeNeed{Name: "litert", Min: "2.1.6"}}
+	if d.shadows[version] != nil {
+		c.Watch = &bundle.Watch{Output: "scores"}
+		c.Shadow = &bundle.Shadow{Share: 0.1, Minutes: 5, Requests: 200, Duty: 0.2, Agree: 0.9}
+	}
 	extra := []byte("release " + version)
 	return d.target(c, attempt, map[string][]byte{"model.tflite": file, "README.md": extra})
 }
