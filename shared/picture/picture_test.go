@@ -12,6 +12,7 @@ import (
 	"image/jpeg"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	. "github.com/dunlin-edge/dunlin/shared/picture"
@@ -224,6 +225,12 @@ func TestHostile(t *testing.T) {
 	copy(huge[16:], "\x00\x00\xff\xff\x00\x00\xff\xff")
 	binary.BigEndian.PutUint32(huge[29:], crc32.ChecksumIEEE(huge[12:29]))
 	scans := append(slices.Clone(jpg), bytes.Repeat([]byte("\xff\xda"), 300)...)
+	at := bytes.Index(jpg, []byte("\xff\xc0")) + 5 // the size in the frame's header
+	passes := append(slices.Clone(jpg), bytes.Repeat([]byte("\xff\xda"), 16)...)
+	copy(passes[at:], "\x10\x00\x10\x00")
+	if _, err := Decode(passes, 0); code(err) != CodeMalformed || !strings.Contains(err.Error(), "17 scans of 4096 by 4096") {
+		t.Errorf("many scans of a large picture: %v", err)
+	}
 	for name, c := range map[string]struct {
 		file   []byte
 		pixels int

@@ -149,6 +149,19 @@ func TestSuppressed(t *testing.T) {
 	})
 }
 
+// TestManyBoxes: only the highest ten thousand are compared.
+func TestManyBoxes(t *testing.T) {
+	var list []float64
+	for range 10_000 {
+		list = append(list, 10, 10, 20, 20, 0.9)
+	}
+	list = append(list, 60, 10, 70, 20, 0.1)
+	r, err := Name(detector(meaning.Boxes{Layout: "xyxy", Pixels: true, IoU: 0.5}, map[string][]int{"boxes": {1, -1, 5}}), [][]byte{floats(list...)}, Options{})
+	if err != nil || len(r.Boxes) != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // plainly does what choose and suppress do, by counting cells of whole boxes.
 func plainly(list []candidate, least, iou float64, most int) []candidate {
 	var order []int

@@ -30,6 +30,9 @@ func TestClasses(t *testing.T) {
 	if d := cmp.Diff(want, r); d != "" || err != nil {
 		t.Error(d, err)
 	}
+	if r, err := Name(c, out, Options{Top: 1}); err != nil || len(r.Classes) != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
 	if _, err := Name(c, out[:2], Options{}); err == nil {
 		t.Error("an output is missing")
 	}

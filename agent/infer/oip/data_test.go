@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -92,4 +94,33 @@ func FuzzBody(f *testing.F) {
 			t.Fatalf("%d bytes of %d", n, total)
 		}
 	})
+}
+
+// TestChecked: what was checked against one slot may be answered by another only if its
+// inputs mean the same.
+func TestChecked(t *testing.T) {
+	slot := func(bundled string, change func(t *bundle.Tensor)) infer.Slot {
+		x := bundle.Tensor{Name: "image", DType: "UINT8", Shape: []int{1, 2, 2, 1}, Meaning: &bundle.Meaning{Kind: "image", Colour: "gray", Range: [2]float64{0, 1}}}
+		change(&x)
+		return infer.Slot{Key: observe.Key{Bundle: bundled}, Version: bundled, Contract: &bundle.Contract{Inputs: []bundle.Tensor{x}}}
+	}
+	as := func(*bundle.Tensor) {}
+	a := slot("a", as)
+	for name, c := range map[string]struct {
+		version string
+		by      infer.Slot
+		want    bool
+	}{
+		"itself":              {"a", a, true},
+		"the same":            {"", slot("b", as), true},
+		"another version":     {"a", slot("b", as), false},
+		"another shape":       {"", slot("b", func(t *bundle.Tensor) { t.Shape[1] = 3 }), false},
+		"another range":       {"", slot("b", func(t *bundle.Tensor) { t.Meaning.Range[1] = 2 }), false},
+		"another scale":       {"", slot("b", func(t *bundle.Tensor) { t.Quant = &bundle.Quant{Scale: []float32{1}, Zero: []int64{0}} }), false},
+		"a meaning no longer": {"", slot("b", func(t *bundle.Tensor) { t.Meaning = nil }), false},
+	} {
+		if have := checked(c.version, a, c.by); have != c.want {
+			t.Errorf("%s: %v", name, have)
+		}
+	}
 }

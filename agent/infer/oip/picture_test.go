@@ -287,6 +287,7 @@ func TestPicturesRefused(t *testing.T) {
 		"nothing":                {h.URL, aFile, "", element(nil), 400, "neither JPEG nor PNG"},
 		"no length":              {h.URL, aFile, "", jpg, 400, "one element behind its length"},
 		"length too long":        {h.URL, aFile, "", append(binary.LittleEndian.AppendUint32(nil, uint32(len(jpg)+1)), jpg...), 400, "one element behind its length"},
+		"length too short":       {h.URL, aFile, "", append(binary.LittleEndian.AppendUint32(nil, uint32(len(jpg)-1)), jpg...), 400, "one element behind its length"},
 		"two bytes":              {h.URL, aFile, "", []byte{0, 0}, 400, "one element behind its length"},
 		"cut JPEG":               {h.URL, aFile, "", element(cmyk[:len(cmyk)/2]), 400, "the picture"},
 		"cut PNG":                {h.URL, aFile, "", element(pngs[:len(pngs)/2]), 400, "the picture"},
@@ -364,7 +365,7 @@ func pngOf(width, height uint32) []byte {
 // TestNamed asks the detector about its scene: a red and a blue spot, of which the blue
 // one is darker. Boxes come in the pixels of the picture, though it was letterboxed.
 func TestNamed(t *testing.T) {
-	engine, _ := infertest.Server(t)
+	engine, monitor := infertest.Server(t)
 	dir := filepath.Join(infertest.Root(t), "testbed", "models", "spots")
 	slot := infertest.Model(t, dir, "model.tflite")
 	slot.Contract.Labels = "labels.txt"
@@ -409,6 +410,15 @@ func TestNamed(t *testing.T) {
 	have = post(t, h.URL+inferPath, []byte(body))
 	if d := cmp.Diff(any(want), have.json["parameters"]); d != "" || len(have.json["outputs"].([]any)) != 1 {
 		t.Error(d, have.json["error"])
+	}
+	sizes := map[string]uint64{}
+	for _, s := range monitor.Take(true) {
+		for size, n := range s.Sizes {
+			sizes[size] += n
+		}
+	}
+	if d := cmp.Diff(map[string]uint64{"128x64": 3}, sizes); d != "" {
+		t.Errorf("observed: %s", d)
 	}
 }
 
