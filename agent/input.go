@@ -45,7 +45,7 @@ func RequestFrom(name string, file, metadata []byte) ([]byte, error) {
 		}
 		arrays[m.Inputs[0].Name] = a
 	default:
-		return nil, &LocalError{"input.kind", "a file of this kind is not understood: " + name, "give .json, .npz or .npy"}
+		return nil, &LocalError{"input.kind", "a file of this kind is not understood: " + name, "give .jpg, .png, .wav, .json, .npz or .npy"}
 	}
 	type tensor struct {
 		Name     string          `json:"name"`

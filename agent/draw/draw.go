@@ -114,13 +114,20 @@ func (c *canvas) box(b Box) {
 // height of a line of text with its edge.
 func (c *canvas) height() int { return (rows + 2) * c.line }
 
-// label writes black on a plate of that colour, in capitals.
+// label writes black on a plate of that colour, in capitals, further left where it would
+// end beyond the edge.
 func (c *canvas) label(left, top int, text string, v color.RGBA) {
-	x := left + c.line
+	var letters [][]string
+	width := c.line
 	for _, r := range strings.ToUpper(text) {
 		glyph := strings.Fields(glyphOf(r))
-		width := len(glyph[0])
-		c.fill(x-c.line, top, x+(width+1)*c.line, top+c.height(), v)
+		letters = append(letters, glyph)
+		width += (len(glyph[0]) + 1) * c.line
+	}
+	left = max(min(left, c.Rect.Dx()-width), 0)
+	c.fill(left, top, left+width, top+c.height(), v)
+	x := left + c.line
+	for _, glyph := range letters {
 		for row, dots := range glyph {
 			for column, dot := range dots {
 				if dot == '#' {
@@ -128,8 +135,6 @@ func (c *canvas) label(left, top int, text string, v color.RGBA) {
 				}
 			}
 		}
-		if x += (width + 1) * c.line; x > c.Rect.Max.X {
-			return
-		}
+		x += (len(glyph[0]) + 1) * c.line
 	}
 }

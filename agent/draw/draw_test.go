@@ -43,6 +43,21 @@ func TestPicture(t *testing.T) {
 	}
 }
 
+// TestEdge moves a label to where it can be read.
+func TestEdge(t *testing.T) {
+	out, err := Picture("out.png", file(t, 300, 200), []Box{{290, 100, 300, 110, "person", 0}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := png.Decode(bytes.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have := color.RGBAModel.Convert(m.At(260, 87)); have != colours[0] {
+		t.Errorf("%v left of the box", have)
+	}
+}
+
 // TestSmall enlarges a small picture and captions it.
 func TestSmall(t *testing.T) {
 	out, err := Picture("out.jpg", file(t, 8, 4), []Box{{-1e30, -5, 1e30, 9, strings.Repeat("long ", 99), -3}}, "7 0.98")
