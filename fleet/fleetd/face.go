@@ -95,13 +95,19 @@ func (s *server) readFace() (*face, string, error) {
 	return &face{st, k.server, st.Pool()}, stamp, nil
 }
 
-// look takes in a change of the files and tells whether there was one. What cannot
-// be read changes nothing.
+// worn tells whether the certificate is past two thirds of its life: one that is read
+// anew is then another one.
+func (f *face) worn(now time.Time) bool {
+	return f != nil && f.cert.Leaf.NotAfter.Sub(now) < enroll.ServerLife/3
+}
+
+// look takes in a change of the files and tells whether there was one; a worn
+// certificate is replaced as well. What cannot be read changes nothing.
 func (s *server) look() (changed bool, err error) {
 	s.faces.mu.Lock()
 	defer s.faces.mu.Unlock()
 	stamp, err := faceStamp(s.c.Dir)
-	if err != nil || stamp == s.faces.stamp {
+	if err != nil || stamp == s.faces.stamp && !s.faces.now.Load().worn(time.Now()) {
 		return false, err
 	}
 	f, stamp, err := s.readFace()

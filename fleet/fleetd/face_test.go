@@ -1,18 +1,23 @@
 package fleetd
 
 import (
+	"context"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/enroll"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 )
 
@@ -106,6 +111,45 @@ func TestRetireSparesWhoWaits(t *testing.T) {
 	if _, err := RetireCA(t.Context(), dir, true, now); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCertificateOfALongRun serves for years without a restart: the certificate never
+// comes near its end.
+func TestCertificateOfALongRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, _ := newDir(t)
+		began := time.Now()
+		c, err := LoadConfig(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &server{c: c, log: slog.New(slog.DiscardHandler)}
+		if s.keys, err = loadKeys(dir, c.names(), began); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.listens("1", "2"); err != nil {
+			t.Fatal(err)
+		}
+		first, _ := s.tls()
+		for _, after := range []time.Duration{enroll.ServerLife / 2, enroll.ServerLife * 2 / 3, enroll.ServerLife, 2 * enroll.ServerLife} {
+			time.Sleep(time.Until(began.Add(after)))
+			ctx, stop := context.WithTimeout(t.Context(), 3*watchEvery)
+			if err := s.watchFace(ctx); err != nil {
+				t.Error(err)
+			}
+			stop()
+			now, pool := s.tls()
+			if _, err := now.Leaf.Verify(x509.VerifyOptions{DNSName: "localhost", Roots: pool, CurrentTime: time.Now()}); err != nil {
+				t.Errorf("after %v: %v", after, err)
+			}
+			if renewed := now.Leaf.SerialNumber.Cmp(first.Leaf.SerialNumber) != 0; renewed != (after > enroll.ServerLife/2) {
+				t.Errorf("after %v: renewed is %v", after, renewed)
+			}
+			if now.Leaf.NotAfter.Sub(time.Now()) < enroll.ServerLife/3 {
+				t.Errorf("after %v it is good until %v", after, now.Leaf.NotAfter)
+			}
+		}
+	})
 }
 
 // TestCAInterrupted wants whatever is on disk between the two writes of a step to be
