@@ -260,7 +260,7 @@ func RetireCA(ctx context.Context, dir string, force bool, now time.Time) (out *
 		if len(lost) > 0 && !force {
 			return fleet.ErrCADevices.With("%d of %d devices need the CA that would go, and would be lost: %s", len(lost), len(d.fs)+len(d.wait), named(lost))
 		}
-		if err := d.audit(ctx, "ca.retire", detail("CA "+d.st.CAs[0].Name()+" stands alone", lost), now); err != nil {
+		if err := d.audit(ctx, "ca.retire", detail(standsAlone(d.st.CAs[0]), lost), now); err != nil {
 			return err
 		}
 		d.becomes(d.st.CAs[:1])
@@ -279,6 +279,9 @@ func RetireCA(ctx context.Context, dir string, force bool, now time.Time) (out *
 	})
 	return out, err
 }
+
+// standsAlone begins what the audit says of the last step to a CA.
+func standsAlone(ca *enroll.CA) string { return "CA " + ca.Name() + " stands alone" }
 
 // maxNamedDevices bounds a sentence.
 const maxNamedDevices = 20

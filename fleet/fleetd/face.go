@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,11 +120,35 @@ func (s *server) look() (changed bool, err error) {
 		was = now.standing
 	}
 	if !slices.ContainsFunc(f.standing.CAs, func(c *enroll.CA) bool { return was.Has(c) }) {
-		return false, fleet.ErrServerKeys.With("the CAs in %s are not those that the server was started with", s.c.Dir)
+		if err := s.retired(f.standing); err != nil {
+			return false, err
+		}
 	}
 	s.faces.now.Store(f)
 	s.faces.stamp = stamp
 	return !slices.Equal(was.Addresses, f.standing.Addresses) || string(enroll.Certs(was.CAs)) != string(enroll.Certs(f.standing.CAs)), nil
+}
+
+// retired returns an error unless these CAs have come after all those that the server
+// knows by acts on its own database: 'ca rotate', 'switch' and 'retire' may all happen
+// between two looks.
+func (s *server) retired(st *enroll.Standing) error {
+	ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
+	defer cancel()
+	name, _, err := net.SplitHostPort(st.Addresses[0].MQTT)
+	if err != nil {
+		return err
+	}
+	as, err := s.db.Audit(ctx, name, "", 100)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(as, func(a fleet.Audit) bool {
+		return a.Act == "ca.retire" && strings.HasPrefix(a.Detail, standsAlone(st.CAs[0]))
+	}) {
+		return fleet.ErrServerKeys.With("the CAs in %s are not those that the server was started with", s.c.Dir)
+	}
+	return nil
 }
 
 // watchFace follows the files until ctx ends.

@@ -113,6 +113,58 @@ func TestRetireSparesWhoWaits(t *testing.T) {
 	}
 }
 
+// TestChangeOfCAAtOnce takes all three steps between two looks of the server: it
+// follows, and there is nothing to alarm about. Somebody else's CA is refused.
+func TestChangeOfCAAtOnce(t *testing.T) {
+	dir, _ := newDir(t)
+	c, err := LoadConfig(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	s := &server{c: c, log: slog.New(slog.DiscardHandler)}
+	if s.keys, err = loadKeys(dir, c.names(), now); err != nil {
+		t.Fatal(err)
+	}
+	s.online.Store(&online{s.keys.catalog, s.keys.director})
+	if s.db, err = sqlite.Open(t.Context(), filepath.Join(dir, databaseFile)); err != nil {
+		t.Fatal(err)
+	}
+	defer s.db.Close()
+	if err := s.listens("1", "2"); err != nil {
+		t.Fatal(err)
+	}
+	_, rotate := RotateCA(t.Context(), dir, now)
+	_, turn := SwitchCA(t.Context(), dir, false, now)
+	status, retire := RetireCA(t.Context(), dir, false, now)
+	if err := errors.Join(rotate, turn, retire); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := s.look(); err != nil || !changed || s.standing().CAs[0].Name() != status.CAs[0].Fingerprint {
+		t.Errorf("changed %v, %v", changed, err)
+	}
+	cert, pool := s.tls()
+	if _, err := cert.Leaf.Verify(x509.VerifyOptions{DNSName: "localhost", Roots: pool}); err != nil {
+		t.Error(err)
+	}
+	if err := s.sameKeys(); err != nil {
+		t.Errorf("upkeep: %v", err)
+	}
+	other, _ := newDir(t)
+	for _, name := range []string{caFile, caKeyFile} {
+		b, err := os.ReadFile(filepath.Join(other, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.look(); !errors.Is(err, fleet.ErrServerKeys) {
+		t.Errorf("another's CA: %v", err)
+	}
+}
+
 // TestCertificateOfALongRun serves for years without a restart: the certificate never
 // comes near its end.
 func TestCertificateOfALongRun(t *testing.T) {

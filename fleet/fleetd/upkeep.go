@@ -71,7 +71,7 @@ func (u *upkeep) once(ctx context.Context) {
 		Next: "make room on the disk and look into the server's log; it is tried every 10 minutes"})
 	err = u.Keys()
 	u.state(ctx, err, fleet.Alarm{Kind: fleet.AlarmServerKeys, Subject: u.Dir, Urgent: true,
-		Text: fmt.Sprintf("the server runs on with the keys in its memory and could not start again: %v", err),
+		Text: fmt.Sprintf("the key files in %s are not what the server runs with in its memory: %v; a restart would fail, or shut devices out", u.Dir, err),
 		Next: "do not stop it; bring its key files back from a backup"})
 	u.deadlines(ctx)
 }

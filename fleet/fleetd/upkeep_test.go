@@ -228,7 +228,12 @@ func TestSameKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{c: Config{Dir: dir, Name: "localhost"}, keys: k}
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, databaseFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := &server{c: Config{Dir: dir, Name: "localhost"}, keys: k, db: db}
 	s.online.Store(&online{k.catalog, k.director})
 	if err := s.sameKeys(); err != nil {
 		t.Error(err)
