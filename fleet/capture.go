@@ -80,5 +80,6 @@ type Erase struct {
 var (
 	ErrCaptureUnknown = &Error{"capture.unknown", "no such capture", "list captures with 'dunlin capture list'", 404}
 	ErrCaptureInvalid = &Error{"capture.invalid", "the capture is not valid", "mend what is named; see docs/capture.md", 422}
+	ErrCaptureGone    = &Error{"capture.gone", "the input is not on this server", "it came back from a backup, which holds no inputs; erase the capture with 'dunlin data erase --capture'", 410}
 	ErrCaptureMany    = &Error{"capture.too_many", "as many captures as a device takes are running", "stop one with 'dunlin capture stop'", 409}
 )

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -198,6 +199,9 @@ func (s *Service) Open(ctx context.Context, id, device, sample, actor string) ([
 
 func (s *Service) copy(to io.Writer, digest string) error {
 	r, err := s.Blobs.Open(digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fleet.ErrCaptureGone
+	}
 	if err != nil {
 		return err
 	}
@@ -211,13 +215,22 @@ func (s *Service) Erase(ctx context.Context, e fleet.Erase, actor string) (sampl
 	if (e.Device == "") == (e.Capture == "") {
 		return 0, fleet.ErrBadRequest.With("a device or a capture is wanted")
 	}
+	var over *fleet.Capture
+	if e.Capture != "" {
+		if over, err = s.Store.Capture(ctx, e.Capture); err != nil {
+			return 0, err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	samples, unused, err := s.Store.EraseCaptured(ctx, e, time.Time{}, s.audit(actor, "data.erase", e.Device+e.Capture, e))
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = s.remove(unused)
 	}
-	return samples, s.remove(unused)
+	if err == nil && over != nil { // its devices erase what they hold of it
+		err = s.poke(ctx, over)
+	}
+	return samples, err
 }
 
 func (s *Service) remove(digests []string) error {

@@ -58,8 +58,8 @@ func (db *DB) Restore(ctx context.Context, r Restore) (n Restored, err error) {
 			return err
 		}
 		n.Rollouts = int(paused)
-		// Whoever carried rollouts out is gone, and so are hints and sessions.
-		for _, q := range []string{`DELETE FROM leases`, `DELETE FROM outbox`, `UPDATE devices SET online = 0`} {
+		// Whoever carried rollouts out is gone, as are hints and sessions; no capture begins anew.
+		for _, q := range []string{`DELETE FROM leases`, `DELETE FROM outbox`, `UPDATE devices SET online = 0`, `UPDATE captures SET stopped = created WHERE stopped = 0`} {
 			if _, err := tx.ExecContext(ctx, q); err != nil {
 				return err
 			}
