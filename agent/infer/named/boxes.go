@@ -141,21 +141,34 @@ func read(c *bundle.Contract, i int, outputs [][]byte) ([]candidate, error) {
 	return list, nil
 }
 
-// judge says the class and score of a box whose scores stand behind it. Without any
-// score the class is -1.
+// judge says the class and score of each box whose scores stand behind it. Without any
+// score the class is -1. It goes through the numbers as they lie in memory.
 func (c *columns) judge(b *meaning.Boxes) func(box int) (int, float64) {
 	front := b.Front()
-	return func(box int) (int, float64) {
-		class, best := -1, 0.0
-		for k := front; k < c.numbers; k++ {
-			if v := c.at(box, k); !math.IsNaN(v) && (class < 0 || v > best) {
-				class, best = k-front, v
+	classes, scores := slices.Repeat([]int{-1}, c.n), make([]float64, c.n)
+	look := func(box, class int, v float64) {
+		if v > scores[box] || classes[box] < 0 && !math.IsNaN(v) {
+			classes[box], scores[box] = class, v
+		}
+	}
+	if c.turned {
+		for class := range c.numbers - front {
+			for box, v := range c.values[(front+class)*c.n:][:c.n] {
+				look(box, class, v)
 			}
 		}
-		if b.Objectness {
-			best *= c.at(box, 4)
+	} else {
+		for box := range c.n {
+			for class, v := range c.values[box*c.numbers:][front:c.numbers] {
+				look(box, class, v)
+			}
 		}
-		return class, best
+	}
+	return func(box int) (int, float64) {
+		if b.Objectness {
+			return classes[box], scores[box] * c.at(box, 4)
+		}
+		return classes[box], scores[box]
 	}
 }
 

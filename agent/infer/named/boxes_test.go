@@ -252,3 +252,19 @@ func FuzzBoxes(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkBoxes is a detector's 8,400 boxes of 80 classes.
+func BenchmarkBoxes(b *testing.B) {
+	values := make([]float64, 84*8400)
+	for i := range values {
+		values[i] = float64(i*7919%1000) / 2000
+	}
+	out := [][]byte{floats(values...)}
+	c := detector(meaning.Boxes{Layout: "cxcywh", Columns: true, IoU: 0.5, Least: 0.25}, map[string][]int{"boxes": {1, 84, 8400}})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Name(c, out, Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -478,3 +478,31 @@ func FuzzPicture(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkPicture is what the front does with a picture of 640 by 480 pixels for a
+// tensor of 224 by 224, without the network and the model.
+func BenchmarkPicture(b *testing.B) {
+	x := letterboxed("FP32")
+	x.Shape = []int{1, 224, 224, 3}
+	h, _ := echoed(b, x)
+	jpg, _ := photo(b, 640, 480)
+	nv12 := make([]byte, 640*480*3/2)
+	jpeg, jpegHead := binaryRequest(aFile, "", element(jpg))
+	frame, frameHead := binaryRequest(fmt.Sprintf(`"datatype":"UINT8","shape":[%d]`, len(nv12)), `,"format":"nv12","width":640,"height":480`, nv12)
+	for name, c := range map[string]struct {
+		body []byte
+		head string
+	}{"jpeg": {jpeg, jpegHead}, "nv12": {frame, frameHead}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest("POST", echoPath, bytes.NewReader(c.body))
+				r.Header.Set("Inference-Header-Content-Length", c.head)
+				w := httptest.NewRecorder()
+				if h.Config.Handler.ServeHTTP(w, r); w.Code != http.StatusOK {
+					b.Fatal(w.Body)
+				}
+			}
+		})
+	}
+}
