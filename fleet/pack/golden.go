@@ -2,6 +2,7 @@ package pack
 
 import (
 	"math"
+	"os"
 	"regexp"
 	"slices"
 
@@ -47,7 +48,7 @@ func (p *packer) golden() error {
 	if p.spec.Golden == "none" {
 		return nil
 	}
-	b, err := p.read(p.spec.Golden)
+	b, err := p.goldenBytes()
 	if err != nil {
 		return err
 	}
@@ -75,6 +76,20 @@ func (p *packer) golden() error {
 		return refuse("pack.golden", "save the arrays under the tensors' names and in their types, one row a case", "%s: %v", p.spec.Golden, err)
 	}
 	return nil
+}
+
+// goldenBytes reads the golden cases, or makes them of a folder.
+func (p *packer) goldenBytes() ([]byte, error) {
+	if err := p.there(p.spec.Golden); err != nil {
+		return nil, err
+	}
+	if st, err := os.Stat(p.path(p.spec.Golden)); err != nil || !st.IsDir() {
+		return p.read(p.spec.Golden)
+	}
+	b, err := p.goldenFolder(p.spec.Golden)
+	p.made = map[string][]byte{goldenFile: b}
+	p.spec.Golden, p.spec.Slices = goldenFile, goldenSlice
+	return b, err
 }
 
 // watch chooses the output to observe, the only one with classes if people do not

@@ -4,6 +4,7 @@
 package pack
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -68,6 +69,7 @@ type packer struct {
 	spec     *Spec
 	contract bundle.Contract
 	model    []byte
+	made     map[string][]byte // files of the bundle that are in no folder
 
 	statements []*modelsig.Statement // verified, about the folder
 }
@@ -194,6 +196,10 @@ func (p *packer) judge() error {
 func (p *packer) sources() []bundle.Source {
 	var list []bundle.Source
 	for _, f := range append(p.contract.Files(), p.spec.Files...) {
+		if b, ok := p.made[f]; ok {
+			list = append(list, bundle.Source{Path: f, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
+			continue
+		}
 		list = append(list, fileSource(f, p.path(f)))
 	}
 	return list

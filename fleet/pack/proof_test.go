@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -34,5 +35,52 @@ budgets: {any: {latency_p50_us: 1, latency_p99_us: 3, cold_start_ms: 700, relati
 		if _, err := Model(Config{Dir: folder(t, map[string]string{SpecName: spec + wrong})}); err == nil {
 			t.Errorf("%q is packed", wrong)
 		}
+	}
+}
+
+// TestGoldenFolder: cases in folders by slice are one file with labels, the same one
+// each time.
+func TestGoldenFolder(t *testing.T) {
+	files := map[string]string{
+		SpecName:                       strings.Replace(spec, "golden: golden.npz", "golden: cases", 1),
+		"golden.npz":                   "",
+		"cases/site=a/1.npz":           arrays(map[string][]float32{"image": {0, 0, 0, 1, 1, 1}, "scores": {1, 0, 0, 0, 1, 0}}, 3),
+		"cases/site=a,light=dim/1.npz": arrays(map[string][]float32{"image": {0, 1, 0}, "scores": {1, 0, 0}}, 3),
+	}
+	dir := folder(t, files)
+	plan, err := Model(Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Model(Config{Dir: dir})
+	if err != nil || again.Digest != plan.Digest {
+		t.Errorf("packed again it is another: %v", err)
+	}
+	out := t.TempDir() + "/out"
+	if err := plan.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	var made []byte
+	for _, f := range plan.files {
+		if f.Path == goldenFile {
+			r, err := f.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if made, err = io.ReadAll(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cases, err := bundle.LoadGolden(plan.Contract, made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([][]string{{"site=a"}, {"site=a"}, {"site=a", "light=dim"}}, cases.Slices); d != "" {
+		t.Error(d)
+	}
+	files["cases/loose.npz"] = "x"
+	if _, err := Model(Config{Dir: folder(t, files)}); err == nil {
+		t.Error("a file that belongs to no slice is packed")
 	}
 }

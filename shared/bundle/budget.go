@@ -1,5 +1,11 @@
 package bundle
 
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
 // Budget bounds what a model may cost on one hardware class; "any" applies
 // where no other does. Zero: no bound.
 type Budget struct {
@@ -136,4 +142,27 @@ func (c *Contract) BudgetFor(class string) Budget {
 		}
 	}
 	return any
+}
+
+// String lists the bounds for people.
+func (b Budget) String() string {
+	r := b.Relative
+	if r == nil {
+		r = &Relative{}
+	}
+	var parts []string
+	for _, x := range []struct {
+		form string
+		v    float64
+	}{
+		{"p50 %v us", float64(b.LatencyP50US)}, {"p95 %v us", float64(b.LatencyP95US)}, {"p99 %v us", float64(b.LatencyP99US)},
+		{"%v KiB", float64(b.PeakMemoryKB)}, {"start %v ms", float64(b.StartMS)}, {"start from the disk %v ms", float64(b.ColdStartMS)},
+		{"gap between slices %v", b.MaxSliceGap}, {"p50 %v times the active release's", r.LatencyP50}, {"p95 %v times", r.LatencyP95},
+		{"p99 %v times", r.LatencyP99}, {"memory %v times", r.PeakMemory}, {"start %v times", r.Start},
+	} {
+		if x.v > 0 {
+			parts = append(parts, fmt.Sprintf(x.form, strconv.FormatFloat(x.v, 'f', -1, 64)))
+		}
+	}
+	return strings.Join(parts, ", ")
 }

@@ -113,6 +113,9 @@ func TestProofKeys(t *testing.T) {
 	c := sample()
 	c.Golden.Repeat, c.Golden.Slices, c.Shadow = RepeatClose, "site", &Shadow{0.1, 5, 200, 0.2, 0.9}
 	c.Budgets = []Budget{{Class: "any", ColdStartMS: 1, LatencyP99US: 2, MaxSliceGap: 0.1, Relative: &Relative{LatencyP95: 1.2}}}
+	if got := (Budget{LatencyP95US: 1_000_000, MaxSliceGap: 0.1, Relative: &Relative{LatencyP50: 1.2}}).String(); got != "p95 1000000 us, gap between slices 0.1, p50 1.2 times the active release's" {
+		t.Error(got)
+	}
 	b, err := c.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"encoding/binary"
 	"errors"
 	"math"
 	"strings"
@@ -142,5 +143,47 @@ func TestAlike(t *testing.T) {
 	}
 	if other.Outputs[0].Name = "other"; Alike(other, c) {
 		t.Error("other outputs")
+	}
+}
+
+// numbers is a list of float32.
+func numbers(v ...float32) []byte {
+	var b []byte
+	for _, x := range v {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	return b
+}
+
+// TestGolden: each output has its share of cases that must hold, and no share makes
+// up for what is no number, not even in an output that nothing is compared with.
+func TestGolden(t *testing.T) {
+	c := &bundle.Contract{
+		Outputs: []bundle.Tensor{{Name: "a", DType: "FP32", Shape: []int{1}}, {Name: "b", DType: "FP32", Shape: []int{1}}, {Name: "free", DType: "FP32", Shape: []int{1}}},
+		Golden:  &bundle.Golden{Tolerance: map[string]bundle.Tolerance{"a": {Absolute: 0.1, Pass: 0.5}, "b": {Absolute: 0.1}}},
+	}
+	list := func() *bundle.Array { return &bundle.Array{DType: "FP32", Shape: []int{2, 1}, Data: numbers(1, 2)} }
+	nan := float32(math.NaN())
+	for name, x := range map[string]struct {
+		out  [2][3]float32
+		code string
+		held int
+	}{
+		"all":             {[2][3]float32{{1, 1, 0}, {2, 2, 0}}, "", 2},
+		"half of a":       {[2][3]float32{{9, 1, 0}, {2, 2, 0}}, "", 1},
+		"all of a":        {[2][3]float32{{9, 1, 0}, {9, 2, 0}}, "prove.golden", 0},
+		"one of b":        {[2][3]float32{{1, 1, 0}, {2, 9, 0}}, "prove.golden", 1},
+		"NaN in a":        {[2][3]float32{{nan, 1, 0}, {2, 2, 0}}, "prove.nan", 1},
+		"NaN for nobody":  {[2][3]float32{{1, 1, nan}, {2, 2, 0}}, "prove.nan", 1},
+		"infinite in a":   {[2][3]float32{{float32(math.Inf(-1)), 1, 0}, {2, 2, 0}}, "prove.nan", 1},
+		"half and half b": {[2][3]float32{{9, 9, 0}, {2, 2, 0}}, "prove.golden", 1},
+	} {
+		j := NewGolden(c, &bundle.Cases{N: 2, Outputs: map[string]*bundle.Array{"a": list(), "b": list()}})
+		for n, out := range x.out {
+			j.Look(n, [][]byte{numbers(out[0]), numbers(out[1]), numbers(out[2])})
+		}
+		if err := j.Verdict(); code(err) != x.code || j.Held() != x.held {
+			t.Errorf("%s: %v, %d held", name, err, j.Held())
+		}
 	}
 }

@@ -48,3 +48,27 @@ func TestStride(t *testing.T) {
 		}
 	}
 }
+
+// TestWrite: what is written is read as it was, joined and with texts.
+func TestWrite(t *testing.T) {
+	a := &Array{DType: "FP32", Shape: []int{1, 2}, Data: make([]byte, 8)}
+	if err := a.Join(&Array{DType: "FP32", Shape: []int{2, 2}, Data: bytes.Repeat([]byte{1}, 16)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []*Array{{DType: "FP32", Shape: []int{1, 3}}, {DType: "INT8", Shape: []int{1, 2}}, {DType: "FP32", Shape: []int{}}} {
+		if a.Join(b) == nil {
+			t.Errorf("joined with %+v", b)
+		}
+	}
+	file, err := Write(map[string]*Array{"a": a, "where": Texts([]string{"site=a", "b", ""}), "n": {DType: "INT64", Shape: []int{}, Data: make([]byte, 8)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(file)
+	if err != nil || len(got) != 3 || !bytes.Equal(got["a"].Data, a.Data) || got["a"].Len() != 3 || got["where"].Text(0) != "site=a" || got["where"].Text(1) != "b" || got["where"].Text(2) != "" || len(got["n"].Shape) != 0 {
+		t.Errorf("%+v %v", got, err)
+	}
+	if _, err := Write(map[string]*Array{"a": {DType: "BF16"}}); err == nil {
+		t.Error("numpy has no BF16")
+	}
+}

@@ -130,11 +130,17 @@ func printProof(w io.Writer, c *bundle.Contract) {
 	}
 	if g := c.Golden; g != nil {
 		fmt.Fprintf(w, "golden\t%d cases in %s\n", g.Cases, g.File)
+		if g.Slices != "" {
+			fmt.Fprintf(w, "slices\tby %s\n", g.Slices)
+		}
 	} else {
 		fmt.Fprintf(w, "golden\tnone: devices prove only that it loads and runs\n")
 	}
 	for _, b := range c.Budgets {
-		fmt.Fprintf(w, "budget\t%s\tp95 %d us, %d KiB, start %d ms\n", b.Class, b.LatencyP95US, b.PeakMemoryKB, b.StartMS)
+		fmt.Fprintf(w, "budget\t%s\t%s\n", b.Class, b.String())
+	}
+	if s := c.Shadow; s != nil {
+		fmt.Fprintf(w, "shadow\t%v of live requests until %d are compared or %v min are over, %v must agree\n", s.Share, s.Requests, s.Minutes, s.Agree)
 	}
 	if c.Watch != nil {
 		fmt.Fprintf(w, "watch\t%s\n", c.Watch.Output)
