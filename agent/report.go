@@ -28,7 +28,7 @@ type reporter struct {
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1, again: tally.New(update.EventRefused, update.EventBelieved, eventStick, eventStickBlob, "capture.refused")}
+	return &reporter{a: a, wake: make(chan struct{}, 1), id: rand.Uint64N(math.MaxUint64) + 1, again: tally.New(update.EventRefused, update.EventBelieved, eventStick, eventStickBlob, eventImported, "capture.refused")}
 }
 
 // Changed implements update.Reporter.

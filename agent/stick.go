@@ -34,6 +34,7 @@ type Import struct {
 // Types of events about sticks that are not believed.
 const (
 	eventStick     = "usb.refused"
+	eventImported  = "usb.imported"
 	eventStickBlob = "usb.blob"
 )
 
@@ -94,7 +95,7 @@ func (a *Agent) Import(ctx context.Context, path string, wait time.Duration) (*I
 		a.acked(note)
 	}
 	a.log.Info("stick taken in", "path", path, "lockbox", in.Lockbox, "generation", in.Generation)
-	a.report.Happened(update.Event{Type: "usb.imported", Detail: in.Lockbox})
+	a.report.Happened(update.Event{Type: eventImported, Detail: in.Lockbox})
 	a.receipt(s) // it may be pulled at any time
 	settled := a.settled(ctx, wait)
 	if in.Receipt = usb.Code(a.receipt(s)); in.Receipt != "" {

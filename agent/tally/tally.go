@@ -54,6 +54,7 @@ type Tally struct {
 	runs  map[key]*run
 }
 
+// key is a kind of event; code is its detail where it has none.
 type key struct{ typ, model, path, code string }
 
 // run is what happened of a kind since it was last told.
@@ -63,8 +64,8 @@ type run struct {
 	Told
 }
 
-// New counts events of these types: those that an attacker, or a server that is set
-// up wrongly, makes a device raise without end. Others are told each.
+// New counts events of these types: those that an attacker, a server that is set up
+// wrongly or a loose contact makes a device raise without end. Others are told each.
 func New(types ...string) *Tally { return &Tally{types: types, runs: map[key]*run{}} }
 
 // Take returns what is to be told now of an event, the oldest first.
@@ -75,7 +76,7 @@ func (t *Tally) Take(e update.Event, now time.Time) []Told {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.taken++
-	k := key{e.Type, e.Model, e.Path, e.Code}
+	k := key{e.Type, e.Model, e.Path, cmp.Or(e.Code, e.Detail)}
 	if r := t.runs[k]; r != nil {
 		r.Event, r.last = e, t.taken
 		r.Times++

@@ -59,3 +59,31 @@ func TestRefusalsAreCounted(t *testing.T) {
 		t.Errorf("%d are counted at a time", len(y.runs))
 	}
 }
+
+// TestSticksAreCounted tells each lockbox that was taken in at once, and the same one
+// that comes and goes by number.
+func TestSticksAreCounted(t *testing.T) {
+	start := time.Unix(1_800_000_000, 0)
+	y := New("usb.imported")
+	told := map[string]int{}
+	add := func(es []Told) {
+		for _, e := range es {
+			told[e.Detail] += e.Times
+		}
+	}
+	lines := 0
+	for i := range 1000 {
+		for _, id := range []string{"lbx_1", "lbx_2"} {
+			es := y.Take(update.Event{Type: "usb.imported", Detail: id}, start.Add(time.Duration(i)*2*time.Second))
+			lines += len(es)
+			add(es)
+		}
+	}
+	if lines != 2 {
+		t.Errorf("%d events for two sticks", lines)
+	}
+	add(y.Rest(start.Add(time.Hour)))
+	if diff := cmp.Diff(map[string]int{"lbx_1": 1000, "lbx_2": 1000}, told); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -3,6 +3,7 @@ package usb
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -18,7 +19,8 @@ const maxMounts = 32
 // Watch looks into a mount folder, and into the folders in it, until ctx ends. For
 // each lockbox that holds something for the device it calls found once, in a
 // goroutine of its own whose context ends when the lockbox is taken away or holds
-// something else. Sticks that are not ours are passed over in silence.
+// something else. Sticks that are not ours are passed over in silence. One that comes
+// and goes in one place, by a loose contact, is attended to less and less often.
 func Watch(ctx context.Context, mount string, who Who, found func(ctx context.Context, path string)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -28,7 +30,7 @@ func Watch(ctx context.Context, mount string, who Who, found func(ctx context.Co
 		mark   string
 		cancel context.CancelFunc
 	}
-	here := map[string]visit{}
+	here, pace := map[string]visit{}, pacer{}
 	for {
 		now := lockboxes(mount, who)
 		for path, v := range here {
@@ -38,7 +40,7 @@ func Watch(ctx context.Context, mount string, who Who, found func(ctx context.Co
 			}
 		}
 		for path, mark := range now {
-			if _, known := here[path]; known {
+			if _, known := here[path]; known || !pace.may(path, time.Now()) {
 				continue
 			}
 			vctx, cancel := context.WithCancel(ctx)
@@ -54,6 +56,32 @@ func Watch(ctx context.Context, mount string, who Who, found func(ctx context.Co
 		case <-tick.C:
 		}
 	}
+}
+
+// maxPause is the longest pause between two visits in one place.
+const maxPause = 10 * time.Minute
+
+// pacer says when a place may be visited again: after pauses that double, unless it
+// was left alone for twice the last one.
+type pacer map[string]pause
+
+type pause struct {
+	began time.Time
+	least time.Duration // until the next visit
+}
+
+func (p pacer) may(path string, now time.Time) bool {
+	maps.DeleteFunc(p, func(_ string, last pause) bool { return now.Sub(last.began) > 2*last.least })
+	last, known := p[path]
+	switch {
+	case !known:
+		p[path] = pause{now, look}
+	case now.Sub(last.began) < last.least:
+		return false
+	default:
+		p[path] = pause{now, min(2*last.least, maxPause)}
+	}
+	return true
 }
 
 // lockboxes lists the folders with a lockbox for the device, each with a mark that

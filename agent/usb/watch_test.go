@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +59,40 @@ func TestWatch(t *testing.T) {
 		want("pulled", 2, 2)
 		must(t, os.RemoveAll(mount))
 		want("no folder", 2, 2)
+		cancel()
+		<-ended
+	})
+}
+
+// TestLooseContact has a stick come and go all the time: it is attended to a few
+// times in an hour, and at once again when it was left alone.
+func TestLooseContact(t *testing.T) {
+	mount := t.TempDir()
+	ours, _ := stick(t)
+	must(t, os.Rename(ours, filepath.Join(mount, "ours")))
+	synctest.Test(t, func(t *testing.T) {
+		var found atomic.Int32
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			Watch(ctx, mount, who, func(ctx context.Context, _ string) { found.Add(1); <-ctx.Done() })
+		}()
+		for n := range int64(time.Hour / look) {
+			must(t, os.Chtimes(filepath.Join(mount, "ours", deviceFile), time.Unix(n, 0), time.Unix(n, 0)))
+			time.Sleep(look)
+		}
+		often := found.Load()
+		if often < 5 || often > 20 {
+			t.Errorf("attended to %d times in an hour", often)
+		}
+		must(t, os.Rename(filepath.Join(mount, "ours"), filepath.Join(mount, "..", "away")))
+		time.Sleep(3 * maxPause)
+		must(t, os.Rename(filepath.Join(mount, "..", "away"), filepath.Join(mount, "ours")))
+		time.Sleep(2 * look)
+		if found.Load() != often+1 {
+			t.Error("the next time it is not attended to at once")
+		}
 		cancel()
 		<-ended
 	})
