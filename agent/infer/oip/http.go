@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/infer/named"
@@ -83,7 +84,8 @@ func (f *front) infer(w http.ResponseWriter, r *http.Request) {
 	}
 	defer done()
 	var req *request
-	if slices.Contains(files, r.Header.Get("Content-Type")) {
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	if slices.Contains(files, kind) {
 		req, err = fileRequest(s.Contract, b, r.URL.Query())
 	} else {
 		req, err = read(b, r.Header.Get(headerLength))

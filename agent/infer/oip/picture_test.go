@@ -386,7 +386,7 @@ func TestNamed(t *testing.T) {
 		"picture": map[string]any{"width": 128.0, "height": 64.0},
 		"boxes":   []any{box("red", 0, 1, 32.0, 0.0, 64.0, 32.0), box("blue", 2, 0.8, 96.0, 32.0, 128.0, 64.0)},
 	}}
-	have := post(t, h.URL+inferPath, scene, "Content-Type", "image/png")
+	have := post(t, h.URL+inferPath, scene, "Content-Type", "image/png; q=1")
 	if d := cmp.Diff(any(want), have.json["parameters"]); d != "" || len(have.json["outputs"].([]any)) != 0 {
 		t.Error(d, have.json["error"])
 	}
