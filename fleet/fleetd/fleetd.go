@@ -148,7 +148,7 @@ func (s *server) open(ctx context.Context) error {
 		return errors.Join(err, s.db.Close())
 	}
 	s.alarms = &alarm.Board{Store: s.db, Now: time.Now, Log: s.log}
-	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Vouch: vouching.vouch, Next: s.nextKeys, Took: s.tookKeys, Now: time.Now, Log: s.log}
+	s.catalog = &catalog.Service{Store: s.db, Blobs: s.blobs, Keys: s.keys.catalog, Director: publicOf(s.keys.director), Vouch: vouching.Vouch, Next: s.nextKeys, Took: s.tookKeys, Now: time.Now, Log: s.log}
 	if err := s.settleKeys(ctx); err != nil {
 		return errors.Join(err, s.db.Close())
 	}

@@ -3,6 +3,7 @@ package fleetd
 import (
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 )
 
 // TestInitAgain repeats an init that was killed before the database had its name.
@@ -115,5 +118,50 @@ func TestOnlineKeys(t *testing.T) {
 	}
 	if len(different) != 3 {
 		t.Errorf("%d different keys, want 3", len(different))
+	}
+}
+
+// TestSameKeys wants a server to notice that it could not start again.
+func TestSameKeys(t *testing.T) {
+	dir, _ := newDir(t)
+	k, err := loadKeys(dir, []string{"localhost"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, databaseFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := &server{c: Config{Dir: dir, Name: "localhost"}, keys: k, db: db}
+	s.online.Store(&online{k.catalog, k.director})
+	if err := s.sameKeys(); err != nil {
+		t.Error(err)
+	}
+	other, _ := newDir(t)
+	for _, file := range []string{caFile, caKeyFile, serverKeyFile, onlineFile} {
+		path := filepath.Join(dir, file)
+		own, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		foreign, err := os.ReadFile(filepath.Join(other, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for about, b := range map[string][]byte{"empty": nil, "cut": own[:len(own)/2], "another's": foreign} {
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.sameKeys(); !errors.Is(err, fleet.ErrServerKeys) {
+				t.Errorf("%s is %s: %v", file, about, err)
+			}
+		}
+		if err := os.WriteFile(path, own, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.sameKeys(); err != nil {
+		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
+	"github.com/dunlin-edge/dunlin/fleet/upkeep"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
 
@@ -188,4 +189,27 @@ func (s *server) onlineJSON() []byte {
 		return nil // maps of bytes
 	}
 	return b
+}
+
+func (s *server) upkeep() *upkeep.Service {
+	return &upkeep.Service{Catalog: s.catalog, Director: s.director, Alarms: s.alarms, Keys: s.sameKeys, Dir: s.c.Dir, Now: time.Now, Log: s.log}
+}
+
+// sameKeys reads the keys of the directory again, as a restart would.
+func (s *server) sameKeys() error {
+	if _, err := s.look(); err != nil {
+		return err
+	}
+	k, err := loadKeys(s.c.Dir, []string{s.c.Name}, time.Now())
+	if err != nil {
+		return err
+	}
+	using, err := json.Marshal(s.online.Load().public())
+	if err != nil {
+		return err
+	}
+	if string(k.online) != string(using) {
+		return fleet.ErrServerKeys.With("the keys in %s are not those that the server was started with", s.c.Dir)
+	}
+	return nil
 }

@@ -15,11 +15,9 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/backup"
-	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
-	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/durable"
 )
 
@@ -73,7 +71,7 @@ func Restore(ctx context.Context, c RestoreConfig, now time.Time) (*RestoreResul
 	if err := emptyDir(c.Dir); err != nil {
 		return nil, err
 	}
-	if res.Missing, err = missingBlobs(a, c.Blobs); err != nil {
+	if res.Missing, err = a.Missing(c.Blobs); err != nil {
 		return nil, err
 	}
 	if len(res.Missing) > 0 && !c.MissingBlobs {
@@ -143,40 +141,6 @@ func emptyDir(dir string) error {
 	return nil
 }
 
-// missingBlobs names every blob that is not whole in dir.
-func missingBlobs(a *backup.Archive, dir string) (missing []string, err error) {
-	if len(a.Blobs) == 0 {
-		return nil, nil
-	}
-	store, err := blob.Look(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range a.Blobs {
-		if !bundle.ValidDigest(b.Digest) {
-			return nil, fleet.ErrBackupDamaged.With("%q is no digest", b.Digest)
-		}
-		if dir == "" || !whole(store, b) {
-			missing = append(missing, b.Digest)
-		}
-	}
-	return missing, nil
-}
-
-func whole(store *blob.Dir, b backup.Blob) bool {
-	f, err := store.OpenAt(b.Digest)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || b.Size >= 0 && st.Size() != b.Size {
-		return false
-	}
-	_, err = io.Copy(io.Discard, bundle.VerifyReader(f, bundle.Descriptor{Digest: b.Digest, Size: st.Size()}))
-	return err == nil
-}
-
 // fill writes what the backup and the blobs' directory hold.
 func fill(a *backup.Archive, dir, blobs string, missing []string) error {
 	for name, b := range a.Secrets {
@@ -196,23 +160,7 @@ func fill(a *backup.Archive, dir, blobs string, missing []string) error {
 			return fmt.Errorf("restore %s: %w", f.Name, err)
 		}
 	}
-	into, err := blob.Open(filepath.Join(dir, "blobs"))
-	if err != nil {
-		return err
-	}
-	from, err := blob.Look(blobs)
-	if err != nil {
-		return err
-	}
-	for _, b := range a.Blobs {
-		if slices.Contains(missing, b.Digest) {
-			continue
-		}
-		if err := copyBlob(from, into, b.Digest); err != nil {
-			return fmt.Errorf("restore blob %s: %w", b.Digest, err)
-		}
-	}
-	return nil
+	return a.CopyBlobs(blobs, filepath.Join(dir, "blobs"), missing)
 }
 
 // fillSignatures writes the files that 'signatures' names below the directory, which
@@ -256,19 +204,6 @@ func writeFrom(path string, r io.Reader, mode fs.FileMode) error {
 	}
 	_, err = io.Copy(f, r)
 	return errors.Join(err, f.Close())
-}
-
-func copyBlob(from, into *blob.Dir, digest string) error {
-	f, err := from.OpenAt(digest)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	return into.Put(digest, f, st.Size())
 }
 
 // jump makes the database ready to serve: see sqlite.Restore.

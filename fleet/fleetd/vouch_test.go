@@ -59,7 +59,7 @@ func TestVouch(t *testing.T) {
 	}
 	online := catalogtest.NewOnline()
 	pub := catalogtest.New(t, 2, 3, online, now)
-	s := &catalog.Service{Store: db, Blobs: blobs, Keys: online.Keys, Director: online.Director.Public().(ed25519.PublicKey), Vouch: policies.vouch, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	s := &catalog.Service{Store: db, Blobs: blobs, Keys: online.Keys, Director: online.Director.Public().(ed25519.PublicKey), Vouch: policies.Vouch, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 	if err := s.Install(t.Context(), pub.Ceremony(), "anna"); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestVouchConfig(t *testing.T) {
 			t.Errorf("%s: %v", about, err)
 		}
 	}
-	if p, err := (vouching)(nil).vouch("dev", &bundle.Bundle{}, time.Now()); p != "" || err != nil {
+	if p, err := (modelsig.Policies)(nil).Vouch("dev", &bundle.Bundle{}, time.Now()); p != "" || err != nil {
 		t.Errorf("without a policy: %q, %v", p, err)
 	}
 }

@@ -1,11 +1,10 @@
-package fleetd
+package upkeep
 
 import (
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,7 +55,7 @@ func (f *fullDisk) RaiseAlarm(ctx context.Context, x fleet.Alarm, a fleet.Audit)
 // upkept is the part of a server that goes with time alone, over a real database,
 // with the roots of a 2-of-3 ceremony and two devices, one of them revoked.
 type upkept struct {
-	*upkeep
+	*Service
 	t    *testing.T
 	db   *fullDisk
 	keys error
@@ -65,7 +64,7 @@ type upkept struct {
 func newUpkept(t *testing.T, now func() time.Time) *upkept {
 	t.Helper()
 	dir := t.TempDir()
-	db, err := sqlite.Open(t.Context(), filepath.Join(dir, databaseFile))
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "fleet.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +75,7 @@ func newUpkept(t *testing.T, now func() time.Time) *upkept {
 	}
 	online, log := catalogtest.NewOnline(), slog.New(slog.DiscardHandler)
 	u := &upkept{t: t, db: &fullDisk{DB: db}}
-	u.upkeep = &upkeep{
+	u.Service = &Service{
 		Catalog:  &catalog.Service{Store: u.db, Blobs: blobs, Keys: online.Keys, Director: online.Director.Public().(ed25519.PublicKey), Now: now, Log: log},
 		Director: &director.Service{Store: u.db, Key: online.Director, Now: now},
 		Alarms:   &alarm.Board{Store: u.db, Now: now, Log: log},
@@ -171,7 +170,7 @@ func TestUpkeep(t *testing.T) {
 				"snapshot": {ends["snapshot"], catalog.SnapshotLife}, "timestamp": {ends["timestamp"], catalog.TimestampLife},
 				"device's snapshot": {device["snapshot"], director.Life}, "device's timestamp": {device["timestamp"], director.Life},
 			} {
-				if left := x.ends.Sub(now); left < x.life/2-upkeepEvery {
+				if left := x.ends.Sub(now); left < x.life/2-every {
 					t.Fatalf("%v: the %s has %v left of %v", now, name, left, x.life)
 				}
 			}
@@ -219,51 +218,6 @@ func TestUpkeepAlarms(t *testing.T) {
 	stop()
 	u.once(stopped) // a server that stops alarms nobody
 	u.alarms()
-}
-
-// TestSameKeys wants a server to notice that it could not start again.
-func TestSameKeys(t *testing.T) {
-	dir, _ := newDir(t)
-	k, err := loadKeys(dir, []string{"localhost"}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := sqlite.Open(t.Context(), filepath.Join(dir, databaseFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	s := &server{c: Config{Dir: dir, Name: "localhost"}, keys: k, db: db}
-	s.online.Store(&online{k.catalog, k.director})
-	if err := s.sameKeys(); err != nil {
-		t.Error(err)
-	}
-	other, _ := newDir(t)
-	for _, file := range []string{caFile, caKeyFile, serverKeyFile, onlineFile} {
-		path := filepath.Join(dir, file)
-		own, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		foreign, err := os.ReadFile(filepath.Join(other, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for about, b := range map[string][]byte{"empty": nil, "cut": own[:len(own)/2], "another's": foreign} {
-			if err := os.WriteFile(path, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.sameKeys(); !errors.Is(err, fleet.ErrServerKeys) {
-				t.Errorf("%s is %s: %v", file, about, err)
-			}
-		}
-		if err := os.WriteFile(path, own, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := s.sameKeys(); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestExpires wants a warning 60 days before what people sign ends, a last call 14

@@ -1,8 +1,8 @@
-package fleetd
+// Package upkeep does what is due on a server with time alone.
+package upkeep
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,8 +14,8 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/director"
 )
 
-// upkeepEvery is how often it is looked what is due.
-const upkeepEvery = 10 * time.Minute
+// every is how often it is looked what is due.
+const every = 10 * time.Minute
 
 // How long before its end people hear of what they sign: time to meet, and the
 // last call.
@@ -24,11 +24,11 @@ const (
 	urgentBefore = 14 * 24 * time.Hour
 )
 
-// upkeep does what is due with time alone: it signs the server's metadata anew at
+// Service does what is due with time alone: it signs the server's metadata anew at
 // half of its life, and raises an alarm where that fails, where what people sign
 // is about to end, or where the server could not start again. Each alarm ends by
 // itself when its cause has ended.
-type upkeep struct {
+type Service struct {
 	Catalog  *catalog.Service
 	Director *director.Service
 	Alarms   *alarm.Board
@@ -40,8 +40,8 @@ type upkeep struct {
 }
 
 // Run does it until ctx ends.
-func (u *upkeep) Run(ctx context.Context) error {
-	tick := time.NewTicker(upkeepEvery)
+func (u *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		u.once(ctx)
@@ -53,7 +53,7 @@ func (u *upkeep) Run(ctx context.Context) error {
 	}
 }
 
-func (u *upkeep) once(ctx context.Context) {
+func (u *Service) once(ctx context.Context) {
 	const until = "until then devices go on with what they hold; after it they take nothing new"
 	err := u.Catalog.Resign(ctx)
 	if errors.Is(err, fleet.ErrCatalogStale) { // somebody published meanwhile, which signed it anew
@@ -77,7 +77,7 @@ func (u *upkeep) once(ctx context.Context) {
 }
 
 // state raises the alarm while there is an error, and clears it otherwise.
-func (u *upkeep) state(ctx context.Context, err error, x fleet.Alarm) {
+func (u *Service) state(ctx context.Context, err error, x fleet.Alarm) {
 	switch {
 	case ctx.Err() != nil: // the server stops; nothing follows from its errors
 	case err != nil:
@@ -88,7 +88,7 @@ func (u *upkeep) state(ctx context.Context, err error, x fleet.Alarm) {
 	}
 }
 
-func (u *upkeep) deadlines(ctx context.Context) {
+func (u *Service) deadlines(ctx context.Context) {
 	list, err := u.Catalog.Deadlines(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -123,27 +123,4 @@ func expires(d catalog.Deadline, now time.Time) (x fleet.Alarm, due bool) {
 		x.Text = fmt.Sprintf("%s of the %s expires in %d days, on %s", d.Role, d.Repo, int(left.Hours()/24), on)
 	}
 	return x, left <= warnBefore
-}
-
-func (s *server) upkeep() *upkeep {
-	return &upkeep{Catalog: s.catalog, Director: s.director, Alarms: s.alarms, Keys: s.sameKeys, Dir: s.c.Dir, Now: time.Now, Log: s.log}
-}
-
-// sameKeys reads the keys of the directory again, as a restart would.
-func (s *server) sameKeys() error {
-	if _, err := s.look(); err != nil {
-		return err
-	}
-	k, err := loadKeys(s.c.Dir, []string{s.c.Name}, time.Now())
-	if err != nil {
-		return err
-	}
-	using, err := json.Marshal(s.online.Load().public())
-	if err != nil {
-		return err
-	}
-	if string(k.online) != string(using) {
-		return fleet.ErrServerKeys.With("the keys in %s are not those that the server was started with", s.c.Dir)
-	}
-	return nil
 }
