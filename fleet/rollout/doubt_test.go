@@ -104,6 +104,8 @@ func TestEveryCodeHasItsGate(t *testing.T) {
 		"check.contract.invalid": "prove", "check.manifest.path": "prove", "check.model.mismatch": "prove", "check.golden.invalid": "prove",
 		"check.blob.digest": "install", "check.blob.size": "install",
 		"prove.golden": "prove", "prove.nan": "prove", "prove.shape": "prove", "prove.latency": "prove", "prove.memory": "prove", "prove.start": "prove", "prove.crash": "prove", "prove.hang": "prove",
+		"prove.repeat": "prove", "prove.slices": "prove", "prove.cases": "prove", "prove.latency_p99": "prove",
+		"prove.cold_start": "install", "prove.relative_latency": "install", "prove.relative_start": "install", "prove.shadow": "install",
 		"prove.digest": "install", "place.lost": "install", "try.serve": "install", "probation.restarts": "install", "update.restarts": "install",
 		"probation.score": "probation", "probation.class": "probation", "probation.crash": "probation", "probation.errors": "probation", "probation.latency": "probation", "probation.nan": "probation",
 		"rollback.by_hand": "install", "rollback.other": "probation", "try.other": "probation",
