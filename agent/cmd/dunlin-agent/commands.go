@@ -145,8 +145,8 @@ func printStatus(e *env, s *agent.Status) error {
 		return err
 	}
 	for _, m := range s.Models {
-		printShowed(e.stdout, m.Active)
-		printShowed(e.stdout, m.Candidate)
+		printShowed(e.stdout, m.Model, m.Active)
+		printShowed(e.stdout, m.Model, m.Candidate)
 	}
 	if err := printCapture(e.stdout, s); err != nil {
 		return err
@@ -219,11 +219,11 @@ func why(step, use string, s *agent.SlotStatus) string {
 }
 
 // printShowed tells what a slot showed before it served.
-func printShowed(w io.Writer, s *agent.SlotStatus) {
+func printShowed(w io.Writer, model string, s *agent.SlotStatus) {
 	if s == nil {
 		return
 	}
 	for _, line := range s.Proof.Lines() {
-		fmt.Fprintf(w, "%s showed: %s\n", s.Version, line)
+		fmt.Fprintf(w, "%s %s showed: %s\n", model, s.Version, line)
 	}
 }
