@@ -201,6 +201,48 @@ func TestWhatIsWanted(t *testing.T) {
 	})
 }
 
+// TestPictures are kept as they came, and redacted as pictures.
+func TestPictures(t *testing.T) {
+	magic := []byte("\x89PNG\r\n\x1a\n")
+	came := append(bytes.Clone(magic), "a picture"...)
+	for name, tt := range map[string]struct {
+		script, want string
+	}{"as it came": {"", "a picture"}, "redacted": {`test "$DUNLIN_ENCODING" = png && sed s/picture/longer/`, "a longer"}, "no picture": {"echo", ""}, "endless": {"cat; yes", ""}} {
+		t.Run(name, func(t *testing.T) {
+			program := filepath.Join(t.TempDir(), "redact")
+			if err := os.WriteFile(program, []byte("#!/bin/sh\n"+tt.script+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if tt.script == "" {
+				program = ""
+			}
+			r := newRig(t, func(c *capture.Config) { c.Redact = program })
+			defer r.stop()
+			r.orders(order("x", "score<1", nil))
+			slot := infer.Slot{Key: observe.Key{Model: "digits"}, Contract: &bundle.Contract{Inputs: []bundle.Tensor{{Name: "image", DType: "UINT8", Shape: []int{1, 8, 8, 3}}}}}
+			r.Answered(&oip.Answered{ID: "a", Slot: slot, Labels: func() []string { return nil }, Inputs: [][]byte{make([]byte, 192)}, Files: func() [][]byte { return [][]byte{came} }},
+				truth.Seen{Certainty: sketch.Certainty{Best: 1, Score: 0.1}, Classes: 2})
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for end := time.Now().Add(20 * time.Second); r.Held().Kept+r.Held().Dropped == 0; <-tick.C {
+				if time.Now().After(end) {
+					t.Fatal("neither kept nor dropped")
+				}
+			}
+			records, err := r.set.Capture.Next(9, 1<<20)
+			if err != nil || len(records) != map[bool]int{true: 1, false: 0}[tt.want != ""] {
+				t.Fatalf("%d records, %v", len(records), err)
+			}
+			for _, x := range records {
+				var c wire.Captured
+				if err := wire.Decode(x.Payload, &c); err != nil || c.Inputs[0].Encoding != "png" || !bytes.HasPrefix(c.Bytes, append(bytes.Clone(magic), tt.want...)) {
+					t.Errorf("%v: %q, %+v", err, c.Bytes, c.Inputs)
+				}
+			}
+		})
+	}
+}
+
 // TestOrdersOfOthersAreRefused: of another key, for another device, older ones, and
 // every one where the owner has not allowed it.
 func TestOrdersOfOthersAreRefused(t *testing.T) {

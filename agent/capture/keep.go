@@ -107,7 +107,7 @@ func (k *Keeper) write(ctx context.Context, j job) error {
 		if err != nil {
 			return err
 		}
-		c.Inputs = append(c.Inputs, wire.CapturedInput{Tensor: t, Shape: shape(&s.tensors[i], in), Size: int64(len(in))})
+		c.Inputs = append(c.Inputs, wire.CapturedInput{Tensor: t, Shape: s.shape(i, in), Size: int64(len(in)), Encoding: s.coded[i]})
 		all = append(all, in...)
 	}
 	if err := k.count(j.capture, int64(len(all))); err != nil {
@@ -161,6 +161,14 @@ func (k *Keeper) append(c *wire.Captured) error {
 		k.c.Queued()
 	}
 	return err
+}
+
+// shape is that of an input; a picture as it came has none.
+func (s *sample) shape(i int, b []byte) []int {
+	if s.coded[i] != "" {
+		return nil
+	}
+	return shape(&s.tensors[i], b)
 }
 
 // shape fills a dynamic dimension from the number of bytes.

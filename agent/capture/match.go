@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"math"
+	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -42,6 +43,8 @@ type sample struct {
 	answer  where.Answer
 	tensors []bundle.Tensor
 	inputs  [][]byte
+	coded   []string // encoding of each input; empty: it is the tensor
+	files   [][]byte // pictures as they came, until copy
 	label   string
 	size    int64
 }
@@ -181,10 +184,28 @@ func newSample(a *oip.Answered, seen truth.Seen, now time.Time) *sample {
 	if !seen.OK {
 		s.answer.Entropy = math.NaN()
 	}
-	for _, in := range a.Inputs {
+	if s.files = make([][]byte, len(a.Inputs)); a.Files != nil {
+		s.files = a.Files()
+	}
+	s.coded = make([]string, len(a.Inputs))
+	for i, in := range a.Inputs {
+		if s.coded[i] = encoding(s.files[i]); s.coded[i] != "" {
+			in = s.files[i]
+		}
 		s.size += int64(len(in))
 	}
 	return s
+}
+
+// encoding is that of a picture, empty: it is none.
+func encoding(b []byte) string {
+	switch http.DetectContentType(b) {
+	case "image/jpeg":
+		return "jpeg"
+	case "image/png":
+		return "png"
+	}
+	return ""
 }
 
 // copy takes the inputs over; later calls do nothing.
@@ -193,9 +214,13 @@ func (s *sample) copy(a *oip.Answered) {
 		return
 	}
 	s.tensors = a.Slot.Contract.Inputs
-	for _, in := range a.Inputs {
+	for i, in := range a.Inputs {
+		if s.coded[i] != "" {
+			in = s.files[i]
+		}
 		s.inputs = append(s.inputs, bytes.Clone(in))
 	}
+	s.files = nil
 }
 
 // want hands a sample to be written for an order; a is nil when its inputs were

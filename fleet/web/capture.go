@@ -132,6 +132,8 @@ type CapturedInputView struct {
 	Tensor json.RawMessage `json:"tensor" doc:"as the contract describes it"`
 	Shape  []int           `json:"shape"`
 	Bytes  int64           `json:"bytes"`
+	// Encoding of a picture as it came.
+	Encoding string `json:"encoding,omitempty" enum:"jpeg,png," doc:"of a picture as it came; empty: the bytes are the tensor's"`
 }
 
 func (a *api) listCaptured(ctx context.Context, in *struct {
@@ -151,7 +153,7 @@ func (a *api) listCaptured(ctx context.Context, in *struct {
 			if !json.Valid(t) { // a device says what it likes
 				t = json.RawMessage("{}")
 			}
-			items[i].Inputs = append(items[i].Inputs, CapturedInputView{t, x.Shape, x.Size})
+			items[i].Inputs = append(items[i].Inputs, CapturedInputView{t, x.Shape, x.Size, x.Encoding})
 		}
 	}
 	return paged(items, in.Limit, func(v CapturedView) string { return v.Device + "/" + v.Sample }), nil

@@ -133,6 +133,9 @@ type CapturedInput struct {
 	Tensor []byte `cbor:"1,keyasint"`           // the contract's description, JSON
 	Shape  []int  `cbor:"2,keyasint,omitempty"` // as it was
 	Size   int64  `cbor:"3,keyasint"`           // bytes
+	// Encoding is that of a picture as it came, "jpeg" or "png", before it was made fit
+	// for the model; empty: the bytes are the tensor's.
+	Encoding string `cbor:"4,keyasint,omitempty"`
 }
 
 // Size is that of all inputs together.
@@ -168,7 +171,7 @@ func (c *Captured) Check() error {
 	}
 	var size int64
 	for _, in := range c.Inputs {
-		if in.Size < 1 || in.Size > MaxCaptureBytes || len(in.Tensor) > maxCaptureTensor || len(in.Shape) > 8 {
+		if in.Size < 1 || in.Size > MaxCaptureBytes || len(in.Tensor) > maxCaptureTensor || len(in.Shape) > 8 || in.Encoding != "" && in.Encoding != "jpeg" && in.Encoding != "png" {
 			return errors.New("captured: an input out of bounds")
 		}
 		size += in.Size

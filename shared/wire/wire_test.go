@@ -95,6 +95,8 @@ var messages = map[string]any{
 		{ID: "cap_1", Model: "digits", Where: "feedback=wrong", Max: 500, Bytes: 5 << 20, Expires: 1764000000, Stopped: true}}},
 	"captured": &wire.Captured{Capture: "cap_1", Sample: []byte("0123456789abcdef"), Unix: 1764000000, Path: "production/digits/1.1.0", Answered: "seven", Score: 0.5, Feedback: "wrong", Label: "one",
 		Inputs: []wire.CapturedInput{{Tensor: []byte("{}"), Shape: []int{1, 2}, Size: wire.MaxCapturePart + 2}}, Digest: bytes.Repeat([]byte{1}, 32), Part: 1, Parts: 2, Bytes: []byte{1, 2}, Redacted: true},
+	"captured-picture": &wire.Captured{Capture: "cap_1", Sample: []byte("0123456789abcdef"), Unix: 1764000000, Inputs: []wire.CapturedInput{{Tensor: []byte("{}"), Size: 2, Encoding: "jpeg"}},
+		Digest: bytes.Repeat([]byte{1}, 32), Parts: 1, Bytes: []byte{1, 2}},
 	"captured-said": &wire.Captured{Capture: "cap_1", Sample: []byte("0123456789abcdef"), Unix: 1764000000, Feedback: "right", Label: "one"},
 	"metadata-set":  &wire.MetaSet{Files: []wire.MetaFile{{Repo: wire.RepoDirector, Role: "root", Version: 1, Total: 2, Bytes: []byte("{}")}}},
 	"enrol-token": &wire.EnrolToken{
@@ -321,6 +323,7 @@ func TestChecks(t *testing.T) {
 		"captured of no inputs":            &wire.Captured{Capture: "c", Sample: nonce, Parts: 1, Bytes: []byte{1}, Digest: make([]byte, 32)},
 		"captured without a digest":        &wire.Captured{Capture: "c", Sample: nonce, Parts: 1, Bytes: []byte{1}, Inputs: []wire.CapturedInput{{Size: 1}}},
 		"captured of an endless input":     &wire.Captured{Capture: "c", Sample: nonce, Parts: 1, Bytes: []byte{1}, Digest: make([]byte, 32), Inputs: []wire.CapturedInput{{Size: 1 << 40}}},
+		"captured in another encoding":     &wire.Captured{Capture: "c", Sample: nonce, Parts: 1, Bytes: []byte{1}, Digest: make([]byte, 32), Inputs: []wire.CapturedInput{{Size: 1, Encoding: "gif"}}},
 		"captured with too few parts":      &wire.Captured{Capture: "c", Sample: nonce, Parts: 1, Bytes: []byte{1}, Digest: make([]byte, 32), Inputs: []wire.CapturedInput{{Size: wire.MaxCapturePart + 1}}},
 		"captured part beyond the last":    &wire.Captured{Capture: "c", Sample: nonce, Parts: 1, Part: 1, Bytes: []byte{1}, Digest: make([]byte, 32), Inputs: []wire.CapturedInput{{Size: 1}}},
 		"captured part that is too short":  &wire.Captured{Capture: "c", Sample: nonce, Parts: 1, Bytes: []byte{1}, Digest: make([]byte, 32), Inputs: []wire.CapturedInput{{Size: 2}}},

@@ -2,9 +2,11 @@ package oip
 
 import (
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // Answered is an answer as it is told to those who compare it with the truth
@@ -16,6 +18,9 @@ type Answered struct {
 	Labels          func() []string // names of the classes; none: the contract has none
 	Inputs, Outputs [][]byte        // in the contract's order
 	Took            time.Duration
+	// Files are the pictures of which inputs were made, as they came, in the contract's
+	// order; nil: the input came as a tensor, a frame or a sound.
+	Files func() [][]byte
 }
 
 // headerRequest is the HTTP header that names the answer; 'POST /v1/feedback'
@@ -44,8 +49,25 @@ func plain(id string) bool {
 }
 
 // tell hands an answer to those who want to know of it.
-func (f *front) tell(id string, by infer.Slot, inputs, outputs [][]byte, took time.Duration) {
+func (f *front) tell(a *answer, req *request, inputs, outputs [][]byte, took time.Duration) {
 	if f.answered != nil {
-		f.answered(Answered{ID: id, Slot: by, Labels: func() []string { return f.labels(by) }, Inputs: inputs, Outputs: outputs, Took: took})
+		f.answered(Answered{ID: a.id, Slot: a.by, Labels: func() []string { return f.labels(a.by) }, Inputs: inputs, Outputs: outputs, Took: took,
+			Files: func() [][]byte { return req.files(a.by.Contract) }})
 	}
+}
+
+// files are the pictures of a request that was answered.
+func (r *request) files(c *bundle.Contract) [][]byte {
+	out := make([][]byte, len(c.Inputs))
+	for i := range r.inputs {
+		in := &r.inputs[i]
+		at := slices.IndexFunc(c.Inputs, func(t bundle.Tensor) bool { return t.Name == in.name })
+		if at < 0 || !in.foreign() || in.from.format != "" {
+			continue
+		}
+		if m := c.Inputs[at].Meaning; m != nil && m.Kind == "image" {
+			out[at], _ = in.payload() // it was read before
+		}
+	}
+	return out
 }

@@ -192,7 +192,7 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 		if err != nil {
 			return nil, bad(err)
 		}
-		f.tell(a.id, by, inputs, out, time.Since(began))
+		f.tell(a, req, inputs, out, time.Since(began))
 		return a, nil
 	}
 }

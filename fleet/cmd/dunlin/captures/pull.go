@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	_ "image/jpeg" // its sides
 	"io"
 	"net/http"
 	"net/url"
@@ -115,11 +117,7 @@ func (p *pull) files(ctx context.Context, s *web.CapturedView, folder string) ([
 		if len(s.Inputs) > 1 {
 			name += "." + safe(t.Name)
 		}
-		png, isPicture := picture(&t, in.Shape)
-		suffix := ".npy"
-		if isPicture {
-			suffix = ".png"
-		}
+		write, suffix := format(&t, &in)
 		path := filepath.Join(folder, name+suffix)
 		out = append(out, filepath.ToSlash(path))
 		if _, err := os.Stat(filepath.Join(p.out, path)); err == nil {
@@ -137,10 +135,6 @@ func (p *pull) files(ctx context.Context, s *web.CapturedView, folder string) ([
 		}
 		b := all[at : at+in.Bytes]
 		at += in.Bytes
-		write := npy
-		if isPicture {
-			write = png
-		}
 		if err := p.file(path, func(w io.Writer) error { return write(w, &t, in.Shape, b) }); err != nil {
 			return nil, fmt.Errorf("sample %s of %s: %w", s.Sample, s.Device, err)
 		}
@@ -219,6 +213,20 @@ type cocoCategory struct {
 	Name string `json:"name"`
 }
 
+// sides are those of a picture that was written.
+func (p *pull) sides(name string) (width, height int, err error) {
+	f, err := os.Open(filepath.Join(p.out, filepath.FromSlash(name)))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	c, _, err := image.DecodeConfig(f)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return c.Width, c.Height, nil
+}
+
 // coco writes pictures with an annotation for each whose right class was said.
 func (p *pull) coco(ctx context.Context, samples []web.CapturedView) error {
 	f := cocoFile{Info: map[string]string{"description": "captured by " + p.capture}, Images: []cocoImage{}, Annotations: []cocoAnnotation{}, Categories: []cocoCategory{}}
@@ -231,13 +239,12 @@ func (p *pull) coco(ctx context.Context, samples []web.CapturedView) error {
 		at := -1
 		var width, height int
 		for i, name := range files {
-			if strings.HasSuffix(name, ".png") && at < 0 {
-				at = i
-				var t bundle.Tensor
-				if err := json.Unmarshal(s.Inputs[i].Tensor, &t); err != nil {
-					return err
-				}
-				height, width, _ = sides(s.Inputs[i].Shape)
+			if strings.HasSuffix(name, ".npy") || at >= 0 {
+				continue
+			}
+			at = i
+			if width, height, err = p.sides(name); err != nil {
+				return err
 			}
 		}
 		if at < 0 {

@@ -6,8 +6,10 @@ import (
 	"image/color"
 	"image/png"
 	"io"
+	"slices"
 	"strings"
 
+	"github.com/dunlin-edge/dunlin/fleet/web"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -35,29 +37,68 @@ func sides(shape []int) (height, width, colours int) {
 	return height, width, colours
 }
 
+// format says how an input is written, and the ending of its file's name.
+func format(t *bundle.Tensor, in *web.CapturedInputView) (writer, string) {
+	as := func(w io.Writer, _ *bundle.Tensor, _ []int, b []byte) error { _, err := w.Write(b); return err }
+	switch in.Encoding {
+	case "jpeg":
+		return as, ".jpg"
+	case "png":
+		return as, ".png"
+	}
+	if write, ok := picture(t, in.Shape); ok {
+		return write, ".png"
+	}
+	return npy, ".npy"
+}
+
 type writer func(w io.Writer, t *bundle.Tensor, shape []int, b []byte) error
 
 // picture tells whether a tensor is a picture as its contract says, and writes it as
 // PNG.
 func picture(t *bundle.Tensor, shape []int) (writer, bool) {
-	if _, _, c := sides(shape); t.Meaning == nil || t.Meaning.Kind != "image" || c == 0 {
+	if t.Meaning == nil || t.Meaning.Kind != "image" {
 		return nil, false
 	}
-	return writePNG, true
+	_, _, colours := sides(lying(t, shape))
+	return writePNG, colours > 0
+}
+
+// lying is the shape as [h,w,c] where the contract says that colours lie one behind
+// the other.
+func lying(t *bundle.Tensor, shape []int) []int {
+	n := len(shape)
+	if !t.Meaning.Planar || n < 3 {
+		return shape
+	}
+	return append(slices.Clone(shape[:n-3]), shape[n-2], shape[n-1], shape[n-3])
 }
 
 func writePNG(w io.Writer, t *bundle.Tensor, shape []int, b []byte) error {
-	height, width, colours := sides(shape)
+	height, width, colours := sides(lying(t, shape))
 	if len(b) != height*width*colours*bundle.DTypeSize(t.DType) {
 		return fmt.Errorf("%d bytes are no picture of %v", len(b), shape)
 	}
 	values := t.Quant.Real(bundle.Values(t.DType, b), t.Shape)
-	black, white := t.Meaning.Range[0], t.Meaning.Range[1]
-	if white == black {
-		white = black + 1
-	}
-	level := func(i int) uint8 {
-		v := (values[i] - black) / (white - black) * 255
+	bgr := t.Meaning.Colour == "bgr"
+	// level is a colour, 0 red, of a pixel.
+	level := func(pixel, colour int) uint8 {
+		span, channel := t.Meaning.Range, colour
+		if n := len(t.Meaning.Ranges); n > 0 {
+			span = t.Meaning.Ranges[colour%n]
+		}
+		if bgr && colours == 3 {
+			channel = 2 - colour
+		}
+		at := pixel*colours + channel
+		if t.Meaning.Planar {
+			at = channel*width*height + pixel
+		}
+		black, white := span[0], span[1]
+		if white == black {
+			white = black + 1
+		}
+		v := (values[at] - black) / (white - black) * 255
 		if !(v > 0) { // also what is not a number
 			return 0
 		}
@@ -66,17 +107,13 @@ func writePNG(w io.Writer, t *bundle.Tensor, shape []int, b []byte) error {
 	if colours == 1 {
 		m := image.NewGray(image.Rect(0, 0, width, height))
 		for i := range m.Pix {
-			m.Pix[i] = level(i)
+			m.Pix[i] = level(i, 0)
 		}
 		return png.Encode(w, m)
 	}
-	red, blue := 0, 2
-	if t.Meaning.Colour == "bgr" {
-		red, blue = 2, 0
-	}
 	m := image.NewNRGBA(image.Rect(0, 0, width, height))
 	for i := range height * width {
-		m.SetNRGBA(i%width, i/width, color.NRGBA{level(3*i + red), level(3*i + 1), level(3*i + blue), 255})
+		m.SetNRGBA(i%width, i/width, color.NRGBA{level(i, 0), level(i, 1), level(i, 2), 255})
 	}
 	return png.Encode(w, m)
 }

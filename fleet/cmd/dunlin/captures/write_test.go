@@ -25,6 +25,8 @@ func TestPictures(t *testing.T) {
 	}{
 		"grey 0..1":        {bundle.Tensor{DType: "FP32", Shape: []int{1, 1, 3, 1}, Meaning: image("gray", 0, 1)}, []int{1, 1, 3, 1}, f32(0, 0.5, 2), []color.NRGBA{grey(0), grey(128), grey(255)}},
 		"rgb -1..1":        {bundle.Tensor{DType: "FP32", Shape: []int{1, 1, 1, 3}, Meaning: image("rgb", -1, 1)}, []int{1, 1, 1, 3}, f32(-1, 0, 1), []color.NRGBA{{0, 128, 255, 255}}},
+		"ranges":           {bundle.Tensor{DType: "FP32", Shape: []int{1, 1, 1, 3}, Meaning: &bundle.Meaning{Kind: "image", Colour: "bgr", Ranges: [][2]float64{{-1, 1}, {0, 1}, {-2, 2}}}}, []int{1, 1, 1, 3}, f32(2, 0.5, -1), []color.NRGBA{{0, 128, 255, 255}}},
+		"planar":           {bundle.Tensor{DType: "UINT8", Shape: []int{1, 3, 1, 2}, Meaning: &bundle.Meaning{Kind: "image", Colour: "rgb", Range: [2]float64{0, 255}, Planar: true}}, []int{1, 3, 1, 2}, []byte{1, 2, 3, 4, 5, 6}, []color.NRGBA{{1, 3, 5, 255}, {2, 4, 6, 255}}},
 		"bgr bytes":        {bundle.Tensor{DType: "UINT8", Shape: []int{1, 2, 3}, Meaning: image("bgr", 0, 255)}, []int{1, 2, 3}, []byte{1, 2, 3, 4, 5, 6}, []color.NRGBA{{3, 2, 1, 255}, {6, 5, 4, 255}}},
 		"quantized":        {bundle.Tensor{DType: "INT8", Shape: []int{1, 1, 2, 1}, Quant: &bundle.Quant{Scale: []float32{1.0 / 255}, Zero: []int64{-128}}, Meaning: image("gray", 0, 1)}, []int{1, 1, 2, 1}, []byte{0x80, 0x7f}, []color.NRGBA{grey(0), grey(255)}},
 		"inverted":         {bundle.Tensor{DType: "UINT8", Shape: []int{1, 2}, Meaning: image("gray", 255, 0)}, []int{1, 2}, []byte{0, 255}, []color.NRGBA{grey(255), grey(0)}},
