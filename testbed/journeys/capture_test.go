@@ -6,9 +6,37 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// TestCapture runs the journey of captured inputs; beside the commands of the others
+// its script has picture.
+func TestCapture(t *testing.T) {
+	folder := func(name string) string {
+		path, err := filepath.Abs(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	testscript.Run(t, testscript.Params{
+		Deadline: time.Now().Add(scriptLimit),
+		Dir:      "testdata/capture",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("DUNLIN_SIGN_KEY", filepath.Join(bin, "sign.pem"))
+			e.Setenv("DIGITS", folder("testbed/models/digits"))
+			e.Setenv("RUNTIME", folder("build/runtime/litert-2.3.0"))
+			e.Setenv("GOARCH", runtime.GOARCH)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"secret": secret, "ready": ready, "api": api, "device": device, "until": until, "picture": picture},
+	})
+}
 
 // picture compares the only PNG that matches a pattern with the 8x8 input of a
 // request: picture PATTERN REQUEST.
