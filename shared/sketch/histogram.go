@@ -101,33 +101,35 @@ func (h *Histogram) Counts() []uint64 {
 // Mean is the mean of the finite values as far as bins can tell: a value
 // counts as its bin's middle, one outside as the end it passed. Zero if empty.
 func (h *Histogram) Mean() float64 {
-	n := h.Total()
+	n := float64(h.Total())
 	if n == 0 || !h.Valid() {
 		return 0
 	}
-	width := (h.Hi - h.Lo) / float64(len(h.Bins))
-	s := float64(h.Under)*h.Lo + float64(h.Over)*h.Hi
-	for i, c := range h.Bins {
-		s += float64(c) * (h.Lo + (float64(i)+0.5)*width)
-	}
-	return s / float64(n)
+	s := 0.0
+	h.each(func(at float64, c uint64) { s += float64(c) / n * at })
+	return h.Lo + (h.Hi-h.Lo)*min(s, 1)
 }
 
 // SD is the standard deviation of the finite values as far as bins can tell, with
 // the same reading as Mean.
 func (h *Histogram) SD() float64 {
-	n := h.Total()
+	n := float64(h.Total())
 	if n == 0 || !h.Valid() {
 		return 0
 	}
-	mean, width, s := h.Mean(), (h.Hi-h.Lo)/float64(len(h.Bins)), 0.0
-	add := func(v float64, n uint64) { s += float64(n) * (v - mean) * (v - mean) }
-	add(h.Lo, h.Under)
-	add(h.Hi, h.Over)
+	mean, s := (h.Mean()-h.Lo)/(h.Hi-h.Lo), 0.0
+	h.each(func(at float64, c uint64) { s += float64(c) / n * (at - mean) * (at - mean) })
+	return (h.Hi - h.Lo) * math.Sqrt(s)
+}
+
+// each gives every count with its place between Lo, 0, and Hi, 1: no product of
+// counts and ends, which may be as large as they like, overflows.
+func (h *Histogram) each(take func(at float64, n uint64)) {
+	take(0, h.Under)
 	for i, c := range h.Bins {
-		add(h.Lo+(float64(i)+0.5)*width, c)
+		take((float64(i)+0.5)/float64(len(h.Bins)), c)
 	}
-	return math.Sqrt(s / float64(n))
+	take(1, h.Over)
 }
 
 // MergeCounts returns the sum of two lists of counts, of the longer one's length.

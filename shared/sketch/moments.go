@@ -12,10 +12,13 @@ type Moments struct {
 	Max  float64 `json:"max" cbor:"5,keyasint"`
 }
 
-// Add takes one value in. It refuses a non-finite one and returns false; the
-// caller counts those apart.
+// maxMoment keeps squares, and sums of them, finite.
+const maxMoment = 1e140
+
+// Add takes one value in. It refuses a non-finite one, and one whose square would
+// not be, and returns false; the caller counts those apart.
 func (m *Moments) Add(v float64) bool {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
+	if !(math.Abs(v) <= maxMoment) {
 		return false
 	}
 	if m.N == 0 {
