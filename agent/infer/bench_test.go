@@ -24,7 +24,7 @@ func BenchmarkHop(b *testing.B) {
 	var took []time.Duration
 	for b.Loop() {
 		began := time.Now()
-		if _, _, err := s.Infer(b.Context(), "digits", [][]byte{images[len(took)%len(images)]}); err != nil {
+		if _, err := s.Infer(b.Context(), "digits", [][]byte{images[len(took)%len(images)]}); err != nil {
 			b.Fatal(err)
 		}
 		took = append(took, time.Since(began))
@@ -68,7 +68,7 @@ func BenchmarkSwitch(b *testing.B) {
 			default:
 			}
 			began := time.Now()
-			if _, _, err := s.Infer(b.Context(), "digits", [][]byte{images[i%len(images)]}); err != nil {
+			if _, err := s.Infer(b.Context(), "digits", [][]byte{images[i%len(images)]}); err != nil {
 				lost.Add(1)
 			}
 			requests.Add(1)

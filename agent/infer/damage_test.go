@@ -60,7 +60,7 @@ func TestDamagedModels(t *testing.T) {
 		if i < 40 && err == nil {
 			t.Errorf("a model cut to %d bytes passed", len(bad))
 		}
-		if _, _, err := s.Infer(t.Context(), "digits", [][]byte{images[i]}); err != nil {
+		if _, err := s.Infer(t.Context(), "digits", [][]byte{images[i]}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -219,22 +219,28 @@ func (s *Server) acquire(model string) (*served, error) {
 	return l.active, nil
 }
 
+// Answer is what a slot gave for a request.
+type Answer struct {
+	Outputs [][]byte      // copies, in the contract's order
+	Slot    Slot          // that answered, or that did not
+	Took    time.Duration // of the run alone, without waiting
+}
+
 // Infer runs the active slot of a model on inputs, each as long as its tensor,
-// in the contract's order, and returns copies of the outputs with the slot that
-// answered. A request whose worker died is tried once more, unless the model
+// in the contract's order. A request whose worker died is tried once more, unless the model
 // carries state; one whose slot is replaced before it had a worker goes to the
 // slot that took over.
-func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]byte, Slot, error) {
+func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) (Answer, error) {
 	began := time.Now()
 	leave, err := s.enter(model)
 	if err != nil {
-		return nil, Slot{}, err
+		return Answer{}, err
 	}
 	defer leave()
 	for {
 		v, err := s.acquire(model)
 		if err != nil {
-			return nil, Slot{}, err
+			return Answer{}, err
 		}
 		r, err := v.try(ctx, inputs)
 		v.requests.Done()
@@ -246,7 +252,7 @@ func (s *Server) Infer(ctx context.Context, model string, inputs [][]byte) ([][]
 			s.mirror(v, inputs, r)
 		}
 		v.tell(ctx, began, inputs, r, err)
-		return r.outputs, v.slot, err
+		return Answer{r.outputs, v.slot, r.took}, err
 	}
 }
 

@@ -29,11 +29,11 @@ func startLoad(t *testing.T, s *infer.Server, clients int) *load {
 	images = images[:64]
 	want := make([]string, len(images))
 	for i, x := range images {
-		out, _, err := s.Infer(t.Context(), "digits", [][]byte{x})
+		a, err := s.Infer(t.Context(), "digits", [][]byte{x})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want[i] = string(out[0])
+		want[i] = string(a.Outputs[0])
 	}
 	l := &load{}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -41,13 +41,13 @@ func startLoad(t *testing.T, s *infer.Server, clients int) *load {
 	for c := range clients {
 		l.wg.Go(func() {
 			for i := c; ctx.Err() == nil; i++ {
-				out, _, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images[i%len(images)]})
+				a, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images[i%len(images)]})
 				switch {
 				case err != nil:
 					l.lost.Add(1)
 					t.Errorf("lost: %v", err)
 					return
-				case string(out[0]) != want[i%len(want)]:
+				case string(a.Outputs[0]) != want[i%len(want)]:
 					l.wrong.Add(1)
 				}
 				l.answered.Add(1)

@@ -79,11 +79,11 @@ func TestAnswersAreRight(t *testing.T) {
 		activate(t, s, infertest.Digits(t, release))
 		right := 0
 		for i, x := range images {
-			out, by, err := s.Infer(t.Context(), "digits", [][]byte{x})
-			if err != nil || by.Version != release {
-				t.Fatal(by.Version, err)
+			a, err := s.Infer(t.Context(), "digits", [][]byte{x})
+			if err != nil || a.Slot.Version != release {
+				t.Fatal(a.Slot.Version, err)
 			}
-			if class(out[0]) == labels[i] {
+			if class(a.Outputs[0]) == labels[i] {
 				right++
 			}
 		}
@@ -109,8 +109,8 @@ func TestSwitchUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			for i := c; ctx.Err() == nil; i++ {
 				began := time.Now()
-				_, by, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images[i%len(images)]})
-				if err != nil || by.Version == "" {
+				have, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images[i%len(images)]})
+				if err != nil || have.Slot.Version == "" {
 					t.Errorf("lost: %v", err)
 					return
 				}
@@ -160,7 +160,7 @@ func TestDeadWorkerIsReplaced(t *testing.T) {
 			for range 3 {
 				wg.Go(func() {
 					for i := 0; ctx.Err() == nil; i++ {
-						if _, _, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images[i]}); err != nil {
+						if _, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images[i]}); err != nil {
 							t.Errorf("lost: %v", err)
 						}
 					}
@@ -207,8 +207,8 @@ func TestRollbackWhileDead(t *testing.T) {
 	answers := make(chan answer, 5)
 	for range cap(answers) {
 		go func() {
-			_, by, err := s.Infer(t.Context(), "digits", [][]byte{images[0]})
-			answers <- answer{by, err}
+			a, err := s.Infer(t.Context(), "digits", [][]byte{images[0]})
+			answers <- answer{a.Slot, err}
 		}()
 	}
 	activate(t, s, infertest.Digits(t, "1.0.0"))
@@ -229,7 +229,7 @@ func TestHangIsKilled(t *testing.T) {
 	images, _ := heldOut(t)
 	syscall.Kill(s.Status()[0].PID, syscall.SIGSTOP)
 	began := time.Now()
-	if _, _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); err != nil {
+	if _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); err != nil {
 		t.Fatal(err)
 	}
 	st := s.Status()[0]
@@ -247,10 +247,10 @@ func TestStateIsNotRetried(t *testing.T) {
 	activate(t, s, slot)
 	images, _ := heldOut(t)
 	syscall.Kill(s.Status()[0].PID, syscall.SIGSTOP)
-	if _, _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); !errors.Is(err, infer.ErrReset) {
+	if _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); !errors.Is(err, infer.ErrReset) {
 		t.Fatalf("%v, want ErrReset", err)
 	}
-	if _, _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); err != nil {
+	if _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); err != nil {
 		t.Fatalf("the next request: %v", err)
 	}
 }
@@ -266,7 +266,7 @@ func TestQueueIsBounded(t *testing.T) {
 	var busy, answered atomic.Int64
 	for range 300 {
 		wg.Go(func() {
-			switch _, _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); {
+			switch _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]}); {
 			case errors.Is(err, infer.ErrBusy):
 				busy.Add(1)
 			case err == nil:
@@ -286,12 +286,12 @@ func TestQueueIsBounded(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	s, m := infertest.Server(t)
-	if _, _, err := s.Infer(t.Context(), "digits", nil); !errors.Is(err, infer.ErrUnknown) {
+	if _, err := s.Infer(t.Context(), "digits", nil); !errors.Is(err, infer.ErrUnknown) {
 		t.Errorf("unknown model: %v", err)
 	}
 	activate(t, s, infertest.Digits(t, "1.0.0"))
 	for _, in := range [][][]byte{nil, {make([]byte, 255)}, {make([]byte, 256), nil}} {
-		if _, _, err := s.Infer(t.Context(), "digits", in); !errors.Is(err, infer.ErrInputs) {
+		if _, err := s.Infer(t.Context(), "digits", in); !errors.Is(err, infer.ErrInputs) {
 			t.Errorf("%d inputs: %v", len(in), err)
 		}
 	}
@@ -305,7 +305,7 @@ func TestErrors(t *testing.T) {
 		t.Errorf("active is %q after an activation that did not succeed", a.Version)
 	}
 	s.Deactivate("digits")
-	if _, _, err := s.Infer(t.Context(), "digits", nil); !errors.Is(err, infer.ErrUnknown) {
+	if _, err := s.Infer(t.Context(), "digits", nil); !errors.Is(err, infer.ErrUnknown) {
 		t.Errorf("deactivated model: %v", err)
 	}
 }
@@ -384,19 +384,19 @@ func TestCacheOfPackedWeights(t *testing.T) {
 	ask := func(slot infer.Slot) []float64 {
 		t.Helper()
 		activate(t, s, slot)
-		out, _, err := s.Infer(t.Context(), "digits", [][]byte{images[0]})
+		a, err := s.Infer(t.Context(), "digits", [][]byte{images[0]})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return bundle.Values("FP32", out[0])
+		return bundle.Values("FP32", a.Outputs[0])
 	}
 	plain, _ := infertest.Server(t)
 	activate(t, plain, a)
-	out, _, err := plain.Infer(t.Context(), "digits", [][]byte{images[0]})
+	first, err := plain.Infer(t.Context(), "digits", [][]byte{images[0]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := bundle.Values("FP32", out[0])
+	want := bundle.Values("FP32", first.Outputs[0])
 	same := func(have []float64) bool {
 		for i := range want {
 			if math.Abs(have[i]-want[i]) > 1e-5 || math.IsNaN(have[i]) {

@@ -39,7 +39,7 @@ func TestProbation(t *testing.T) {
 				m.Begin(slot.Key)
 				var v observe.Verdict
 				for n := 1; n <= 200 && !v.Failed; n++ {
-					if _, _, err := s.Infer(t.Context(), "digits", [][]byte{noisy(rng, images[rng.IntN(len(images))])}); err != nil {
+					if _, err := s.Infer(t.Context(), "digits", [][]byte{noisy(rng, images[rng.IntN(len(images))])}); err != nil {
 						t.Fatal(err)
 					}
 					if n%10 == 0 {

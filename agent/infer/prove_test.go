@@ -153,8 +153,8 @@ func TestState(t *testing.T) {
 		t.Fatalf("%+v %v", p, err)
 	}
 	activate(t, s, slot)
-	if out, _, err := s.Infer(t.Context(), "digits", [][]byte{floats(41)}); err != nil || !bytes.Equal(out[0], floats(42)) {
-		t.Errorf("the first answer is not of a fresh state: %v %v", out, err)
+	if a, err := s.Infer(t.Context(), "digits", [][]byte{floats(41)}); err != nil || !bytes.Equal(a.Outputs[0], floats(42)) {
+		t.Errorf("the first answer is not of a fresh state: %v %v", a.Outputs, err)
 	}
 	slot.Contract.State = ""
 	slot.Contract.Golden.Tolerance["out"] = bundle.Tolerance{Absolute: 1000}

@@ -25,8 +25,8 @@ func live(tb testing.TB, s *infer.Server, version string) (stop func() (asked in
 	for c := range 2 {
 		clients.Go(func() {
 			for i := c; ctx.Err() == nil; i++ {
-				_, slot, err := s.Infer(context.Background(), "digits", [][]byte{images[i%len(images)]})
-				if err != nil || slot.Version != version {
+				a, err := s.Infer(context.Background(), "digits", [][]byte{images[i%len(images)]})
+				if err != nil || a.Slot.Version != version {
 					wrong.Add(1)
 				}
 				asked.Add(1)
@@ -135,7 +135,7 @@ func BenchmarkShadow(b *testing.B) {
 			round := func() (took []time.Duration) {
 				for i := range 300 {
 					began := time.Now()
-					if _, _, err := s.Infer(b.Context(), "digits", [][]byte{images[i%len(images)]}); err != nil {
+					if _, err := s.Infer(b.Context(), "digits", [][]byte{images[i%len(images)]}); err != nil {
 						b.Fatal(err)
 					}
 					took = append(took, time.Since(began))

@@ -109,7 +109,7 @@ func compare(out io.Writer, m benchModel, dir string, x sides) error {
 		{"the runtime itself, in this process", timed(own)},
 		{"Dunlin, router to worker", func() (float64, error) {
 			began := time.Now()
-			_, _, err := x.router.Infer(context.Background(), m.name, [][]byte{raw})
+			_, err := x.router.Infer(context.Background(), m.name, [][]byte{raw})
 			return micros(began), err
 		}},
 		{"Dunlin, shared-memory region", shm},

@@ -132,11 +132,11 @@ func ask(t *testing.T, s *infer.Server, npz string) (stop func() int) {
 	images := infertest.Array(t, npz, "images")
 	want := make([]string, 50)
 	for i := range want {
-		out, _, err := s.Infer(t.Context(), "digits", [][]byte{images.Row(i)})
+		a, err := s.Infer(t.Context(), "digits", [][]byte{images.Row(i)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want[i] = string(out[0])
+		want[i] = string(a.Outputs[0])
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -144,8 +144,8 @@ func ask(t *testing.T, s *infer.Server, npz string) (stop func() int) {
 	wg.Go(func() {
 		for ; ctx.Err() == nil; n++ {
 			i := n % len(want)
-			out, _, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images.Row(i)})
-			if err != nil || string(out[0]) != want[i] {
+			a, err := s.Infer(context.WithoutCancel(ctx), "digits", [][]byte{images.Row(i)})
+			if err != nil || string(a.Outputs[0]) != want[i] {
 				t.Errorf("request %d: another answer, or %v", n, err)
 				return
 			}

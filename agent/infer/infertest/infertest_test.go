@@ -26,12 +26,12 @@ func TestWorker(t *testing.T) {
 		if i == 3 {
 			syscall.Kill(s.Status()[0].PID, syscall.SIGKILL)
 		}
-		out, _, err := s.Infer(t.Context(), "digits", [][]byte{images.Row(i)})
+		a, err := s.Infer(t.Context(), "digits", [][]byte{images.Row(i)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := bundle.Values("FP32", scores.Row(i))
-		for k, x := range bundle.Values("FP32", out[0]) {
+		for k, x := range bundle.Values("FP32", a.Outputs[0]) {
 			if !(math.Abs(x-want[k]) < 1e-3) {
 				t.Fatalf("case %d, score %d: %v, want %v", i, k, x, want[k])
 			}

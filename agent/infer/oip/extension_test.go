@@ -260,6 +260,18 @@ func (n never) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
+// sum of the parts that a good request's time has.
+func sum(of map[string]any) (ns float64) {
+	for _, part := range []string{"queue", "compute_input", "compute_infer", "compute_output"} {
+		d := of[part].(map[string]any)
+		if d["count"] != 3.0 || d["ns"].(float64) <= 0 {
+			return -1
+		}
+		ns += d["ns"].(float64)
+	}
+	return ns
+}
+
 // TestTellsOfItself reads statistics, index and configuration.
 func TestTellsOfItself(t *testing.T) {
 	base, _ := serve(t, "1.1.0")
@@ -273,7 +285,7 @@ func TestTellsOfItself(t *testing.T) {
 		m := have["model_stats"].([]any)[0].(map[string]any)
 		of := m["inference_stats"].(map[string]any)
 		good, bad := of["success"].(map[string]any), of["fail"].(map[string]any)
-		if m["name"] != "digits" || m["version"] != "1.1.0" || m["inference_count"] != 3.0 || good["count"] != 3.0 || good["ns"].(float64) < 1000 || bad["count"] != 1.0 || m["last_inference"].(float64) < 1e12 {
+		if m["name"] != "digits" || m["version"] != "1.1.0" || m["inference_count"] != 3.0 || good["count"] != 3.0 || sum(of) != good["ns"] || good["ns"].(float64) < 1000 || bad["count"] != 1.0 || m["last_inference"].(float64) < 1e12 {
 			t.Errorf("%s: %v", path, have)
 		}
 	}

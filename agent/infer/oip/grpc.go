@@ -17,6 +17,7 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/infer/oip/elements"
 	"github.com/dunlin-edge/dunlin/agent/infer/oip/oippb"
+	"github.com/dunlin-edge/dunlin/agent/infer/oip/stats"
 )
 
 // service is the gRPC service's name; a procedure is "/service/name".
@@ -164,13 +165,13 @@ func (f *front) grpcConfig(_ context.Context, r *oippb.ModelConfigRequest) (*oip
 
 // grpcStatistics tells of one model, or of all when none is named.
 func (f *front) grpcStatistics(_ context.Context, r *oippb.ModelStatisticsRequest) (*oippb.ModelStatisticsResponse, error) {
-	list := f.stats.list(func(served) bool { return true })
+	list := f.stats.List(func(stats.Version) bool { return true })
 	if r.Name != "" {
 		s, err := f.find(r.Name, r.Version)
 		if err != nil {
 			return nil, err
 		}
-		list = f.stats.one(s)
+		list = f.stats.One(s)
 	}
 	out := &oippb.ModelStatisticsResponse{}
 	for _, m := range list {
@@ -179,7 +180,10 @@ func (f *front) grpcStatistics(_ context.Context, r *oippb.ModelStatisticsReques
 		}
 		out.ModelStats = append(out.ModelStats, &oippb.ModelStatistics{
 			Name: m.Name, Version: m.Version, LastInference: uint64(m.Last), InferenceCount: m.Count, ExecutionCount: m.Runs,
-			InferenceStats: &oippb.InferStatistics{Success: of("success"), Fail: of("fail")},
+			InferenceStats: &oippb.InferStatistics{
+				Success: of("success"), Fail: of("fail"), Queue: of("queue"),
+				ComputeInput: of("compute_input"), ComputeInfer: of("compute_infer"), ComputeOutput: of("compute_output"),
+			},
 		})
 	}
 	return out, nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/infer/named"
+	"github.com/dunlin-edge/dunlin/agent/infer/oip/stats"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -26,7 +27,7 @@ type Engine interface {
 	Models() []string
 	Active(model string) (infer.Slot, bool)
 	Ready(model string) bool
-	Infer(ctx context.Context, model string, inputs [][]byte) ([][]byte, infer.Slot, error)
+	Infer(ctx context.Context, model string, inputs [][]byte) (infer.Answer, error)
 }
 
 const (
@@ -56,7 +57,7 @@ type front struct {
 	memory   *regions       // nil: not allowed
 	bodies   *semaphore.Weighted
 	pixels   *semaphore.Weighted // of pictures that are decoded
-	stats    statistics
+	stats    stats.Statistics
 	names    labelFiles
 }
 
@@ -167,6 +168,7 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
+		began := time.Now()
 		inputs, shown, err := f.inputs(ctx, req, s.Contract)
 		if err != nil {
 			return nil, err
@@ -174,8 +176,9 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 		if shown != nil {
 			ctx = infer.WithSource(ctx, shown.Width, shown.Height)
 		}
-		began := time.Now()
-		out, by, err := f.ask(ctx, s, inputs)
+		asked := time.Now()
+		from, err := f.ask(ctx, s, inputs)
+		by, out, answered := from.Slot, from.Outputs, time.Now()
 		if errors.Is(err, infer.ErrInputs) || err == nil && !checked(version, s, by) {
 			before, gone := s.Key, error(nil)
 			if s, gone = f.find(s.Key.Model, version); gone != nil {
@@ -186,13 +189,15 @@ func (f *front) run(ctx context.Context, s infer.Slot, version string, req *requ
 			}
 		}
 		if err != nil {
+			f.stats.Fail(s, time.Since(began))
 			return nil, err
 		}
 		a, err := f.answer(req, by, out, shown)
 		if err != nil {
 			return nil, bad(err)
 		}
-		f.tell(a, req, inputs, out, time.Since(began))
+		f.stats.Add(by, stats.Spent{Input: asked.Sub(began), Queue: max(answered.Sub(asked)-from.Took, 0), Infer: from.Took, Output: time.Since(answered)})
+		f.tell(a, req, inputs, out, time.Since(asked))
 		return a, nil
 	}
 }
@@ -216,19 +221,12 @@ func (f *front) inputs(ctx context.Context, r *request, c *bundle.Contract) ([][
 	return inputs, shown, nil
 }
 
-// ask runs the model, unless the request's time is over, and counts it.
-func (f *front) ask(ctx context.Context, s infer.Slot, inputs [][]byte) (out [][]byte, by infer.Slot, err error) {
-	began := time.Now()
-	if end, ok := ctx.Deadline(); ok && !began.Before(end) {
-		err = context.DeadlineExceeded // its timer may not have noticed
-	} else {
-		out, by, err = f.e.Infer(ctx, s.Key.Model, inputs)
+// ask runs the model, unless the request's time is over.
+func (f *front) ask(ctx context.Context, s infer.Slot, inputs [][]byte) (infer.Answer, error) {
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+		return infer.Answer{}, context.DeadlineExceeded // its timer may not have noticed
 	}
-	if err == nil {
-		s = by
-	}
-	f.stats.add(s, time.Since(began), err == nil)
-	return out, by, err
+	return f.e.Infer(ctx, s.Key.Model, inputs)
 }
 
 // checked tells whether a request that was checked against one slot may have been

@@ -46,8 +46,8 @@ func (e echo) Models() []string                       { return []string{"echo"} 
 func (e echo) Ready(string) bool                      { return true }
 func (e echo) Active(model string) (infer.Slot, bool) { return e.slot(), model == "echo" }
 
-func (e echo) Infer(_ context.Context, _ string, inputs [][]byte) ([][]byte, infer.Slot, error) {
-	return inputs, e.slot(), nil
+func (e echo) Infer(_ context.Context, _ string, inputs [][]byte) (infer.Answer, error) {
+	return infer.Answer{Outputs: inputs, Slot: e.slot()}, nil
 }
 
 const echoPath = "/v2/models/echo/infer"
