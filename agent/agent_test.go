@@ -36,10 +36,10 @@ func TestConfigIsStrict(t *testing.T) {
 		t.Errorf("a file that was named and is missing: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "agent.yaml")
-	if err := os.WriteFile(path, []byte("threads: auto\naccelerators: [gpu, npu]\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("threads: auto\nworkers: auto\naccelerators: [gpu, npu]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := LoadConfig(path); err != nil || c.Threads != 0 || len(c.Accelerators) != 2 || !strings.Contains(c.YAML(), "threads: auto") {
+	if c, err := LoadConfig(path); err != nil || c.Threads != 0 || c.Workers != 0 || len(c.Accelerators) != 2 || !strings.Contains(c.YAML(), "threads: auto") {
 		t.Errorf("what the proof is to find: %+v %v", c, err)
 	}
 	if err := os.WriteFile(path, []byte(Defaults().YAML()), 0o600); err != nil {

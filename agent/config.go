@@ -35,13 +35,13 @@ type Config struct {
 	// are trusted.
 	SharedMemory bool `yaml:"shared_memory"`
 	// Threads of each worker, 1 to 64, or "auto": as each model's proof finds best.
-	Threads Threads `yaml:"threads"`
+	Threads OrAuto `yaml:"threads"`
 	// Accelerators are tried before the processor, in order: gpu, npu, edgetpu. One
 	// that does not do is a fact in the proof, and the next is tried.
 	Accelerators []string `yaml:"accelerators,omitempty"`
-	// Workers of each model, 1 to 16: one with many threads answers a request
-	// sooner, many with one thread answer more of them.
-	Workers int `yaml:"workers"`
+	// Workers of each model, 1 to 16, or "auto": one with many threads answers a
+	// request sooner, many with one thread answer more of them.
+	Workers OrAuto `yaml:"workers"`
 	// QueueMB bounds each of the three queues on disk.
 	QueueMB int `yaml:"queue_mb"`
 	// Capture says whether inputs may leave this device: "allow", or "off", whatever
@@ -123,8 +123,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("configuration: run %q: an absolute path is wanted", c.Run)
 	case c.USB != "" && !filepath.IsAbs(c.USB):
 		return fmt.Errorf("configuration: usb %q: an absolute path is wanted", c.USB)
-	case c.Workers < 1 || c.Workers > 16:
-		return fmt.Errorf("configuration: workers %d: 1 to 16 wanted", c.Workers)
+	case c.Workers < 0 || c.Workers > 16:
+		return fmt.Errorf("configuration: workers %d: 1 to 16 or auto wanted", c.Workers)
 	case c.Threads < 0 || c.Threads > 64:
 		return fmt.Errorf("configuration: threads %d: 1 to 64 or auto wanted", c.Threads)
 	case c.QueueMB < 1 || c.QueueMB > 4096:
@@ -146,31 +146,31 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Threads is a number of threads; 0 leaves it to the proof.
-type Threads int
+// OrAuto is a number; 0 leaves it to each model's proof.
+type OrAuto int
 
-const autoThreads = "auto"
+const auto = "auto"
 
 // UnmarshalYAML reads a number above 0, or "auto".
-func (t *Threads) UnmarshalYAML(n *yaml.Node) error {
-	if n.Value == autoThreads {
-		*t = 0
+func (n *OrAuto) UnmarshalYAML(y *yaml.Node) error {
+	if y.Value == auto {
+		*n = 0
 		return nil
 	}
-	v, err := strconv.Atoi(n.Value)
+	v, err := strconv.Atoi(y.Value)
 	if err != nil || v < 1 {
-		return fmt.Errorf("threads %q: 1 to 64 or auto wanted", n.Value)
+		return fmt.Errorf("line %d: %q: threads and workers are a number above 0 or auto", y.Line, y.Value)
 	}
-	*t = Threads(v)
+	*n = OrAuto(v)
 	return nil
 }
 
 // MarshalYAML writes what UnmarshalYAML reads.
-func (t Threads) MarshalYAML() (any, error) {
-	if t == 0 {
-		return autoThreads, nil
+func (n OrAuto) MarshalYAML() (any, error) {
+	if n == 0 {
+		return auto, nil
 	}
-	return int(t), nil
+	return int(n), nil
 }
 
 // YAML returns the configuration as it is in effect.

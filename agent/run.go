@@ -177,7 +177,7 @@ func (a *Agent) openInference(fsys durable.FS, now func() time.Time) error {
 	a.truth = truth.New(truth.Config{Now: now, Window: a.watch.Window, Active: a.serving, Judged: a.shots.Judged})
 	a.infer = infer.New(infer.Config{
 		FS: fsys, Launcher: self, Worker: a.c.Worker, CacheDir: filepath.Join(a.c.State, "cache"), Class: a.c.Facts()["class"],
-		Threads: int(a.c.Threads), Accelerators: a.c.Accelerators, Workers: a.c.Workers, Monitor: a.watch, Looping: a.looping,
+		Threads: int(a.c.Threads), Accelerators: a.c.Accelerators, Workers: int(a.c.Workers), Monitor: a.watch, Looping: a.looping,
 		Log: a.log.With("part", "infer"),
 	})
 	return nil

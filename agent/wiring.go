@@ -39,7 +39,7 @@ func keyOf(c *update.Candidate) observe.Key {
 func slotOf(c *update.Candidate) infer.Slot {
 	s := infer.Slot{Key: keyOf(c), Version: c.Version, Dir: c.Dir, Library: c.Library, Contract: c.Contract}
 	if p := c.Proof; p != nil {
-		s.Setup = infer.Setup{Kernels: p.Kernels, Threads: p.Threads}
+		s.Setup = infer.Setup{Kernels: p.Kernels, Workers: p.Workers, Threads: p.Threads}
 	}
 	return s
 }
@@ -47,7 +47,7 @@ func slotOf(c *update.Candidate) infer.Slot {
 func (p *prover) Prove(ctx context.Context, c *update.Candidate) (*bundle.Proof, error) {
 	proof, err := p.a.infer.Prove(ctx, slotOf(c))
 	if err == nil {
-		p.a.log.Info("proven", "release", c.Path, "golden", proof.Cases, "p95_us", proof.Cost.P95US, "start_us", proof.Cost.Start, "peak_kb", proof.Cost.PeakKB, "kernels", proof.Kernels, "threads", proof.Threads)
+		p.a.log.Info("proven", "release", c.Path, "golden", proof.Cases, "p95_us", proof.Cost.P95US, "start_us", proof.Cost.Start, "peak_kb", proof.Cost.PeakKB, "kernels", proof.Kernels, "workers", proof.Workers, "threads", proof.Threads)
 	}
 	return proof, refusal(err)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/sandbox"
+	"github.com/dunlin-edge/dunlin/agent/infer/vitals"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/durable"
@@ -43,7 +44,7 @@ type Config struct {
 	CacheMin int64
 	Class    string // hardware class, for budgets
 	Threads  int    // of a worker, 0: as the proof of each slot finds best
-	Workers  int    // processes of a model, 0: 1
+	Workers  int    // processes of a model, 0: the same; one where a model carries state
 	// Accelerators are tried before the processor, in order; see Accelerators.
 	Accelerators []string
 	Monitor      *observe.Monitor
@@ -86,8 +87,7 @@ func New(c Config) *Server {
 	if c.CacheMin == 0 {
 		c.CacheMin = 1 << 20
 	}
-	c.Workers = max(c.Workers, 1)
-	return &Server{c: c, host: sandbox.Probe(), models: map[string]*line{}, look: 30 * time.Second, private: privateKB}
+	return &Server{c: c, host: sandbox.Probe(), models: map[string]*line{}, look: 30 * time.Second, private: vitals.PrivateKB}
 }
 
 // Errors of requests.
@@ -106,7 +106,7 @@ var (
 // has run once before the first request reaches it, requests under way finish on
 // the old one. After an error the old slot still serves.
 func (s *Server) Activate(ctx context.Context, slot Slot) error {
-	w, err := s.spawn(ctx, slot, false, newPool(s.c.Workers))
+	w, err := s.spawn(ctx, slot, false, newPool(s.workers(slot)))
 	if err != nil {
 		return err
 	}

@@ -1,14 +1,9 @@
 package infer
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"time"
-
-	"github.com/dunlin-edge/dunlin/agent/infer/judge"
 )
 
 // Kernels that a worker can run a model with.
@@ -39,10 +34,11 @@ func accelerated(kernels string) bool {
 func Accelerators() []string { return []string{GPU, NPU, EdgeTPU} }
 
 // Setup is how a slot's workers run its model. The zero value: XNNPACK, and one
-// thread where Config says nothing.
+// worker with one thread where Config says nothing.
 type Setup struct {
 	Kernels string
-	Threads int // that Config leaves to the proof
+	Workers int // that Config leaves to the proof
+	Threads int // of each, that Config leaves to the proof
 }
 
 // rungs are the kernels in the order in which they are tried.
@@ -54,6 +50,17 @@ func (s *Server) threads(slot Slot) int {
 		return s.c.Threads
 	}
 	return max(slot.Setup.Threads, 1)
+}
+
+// workers that a slot has. State that is carried is in one of them.
+func (s *Server) workers(slot Slot) int {
+	switch {
+	case slot.Contract.Carries():
+		return 1
+	case s.c.Workers > 0:
+		return s.c.Workers
+	}
+	return max(slot.Setup.Workers, 1)
 }
 
 // arguments tell a worker its setup.
@@ -86,48 +93,4 @@ func (s *Server) present(slot Slot) error {
 		}
 	}
 	return fmt.Errorf("not on this device: %s does not lie beside the runtime's library", names[0])
-}
-
-const (
-	maxTuned   = 8    // threads that are tried at most
-	tuneRuns   = 40   // of each number of threads
-	tuneMargin = 0.10 // faster by less is not worth a thread
-	tuneTime   = 300 * time.Millisecond
-)
-
-// tune finds how many threads a worker is to have, where Config leaves it open: the
-// fewest that are within a tenth of the fastest. The workers of a model share the
-// processors.
-func (t *trial) tune(ctx context.Context) error {
-	t.p.Threads = t.s.threads(t.slot)
-	if t.s.c.Threads != 0 || accelerated(t.slot.Setup.Kernels) {
-		return nil
-	}
-	most := min(max(runtime.NumCPU()/t.s.c.Workers, 1), maxTuned)
-	var took []time.Duration
-	for n := 1; n <= most && most > 1; n++ {
-		t.slot.Setup.Threads = n
-		w, err := t.s.launch(ctx, t.slot, nil, newPool(1))
-		if err != nil {
-			return err
-		}
-		runs, err := timed(ctx, w, t.inputsOf(w, 0), tuneRuns, tuneTime)
-		w.stop()
-		if err != nil {
-			return err
-		}
-		took = append(took, judge.Quantile(runs, 0.5))
-	}
-	t.slot.Setup.Threads = 1 + fewest(took)
-	t.p.Threads = t.slot.Setup.Threads
-	return nil
-}
-
-// fewest is the first index that is hardly slower than the least; 0 of none.
-func fewest(took []time.Duration) int {
-	if len(took) == 0 {
-		return 0
-	}
-	bound := time.Duration(float64(slices.Min(took)) * (1 + tuneMargin))
-	return slices.IndexFunc(took, func(d time.Duration) bool { return d <= bound })
 }

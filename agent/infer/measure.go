@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dunlin-edge/dunlin/agent/infer/judge"
+	"github.com/dunlin-edge/dunlin/agent/infer/vitals"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -51,7 +52,7 @@ func (c *contender) round(ctx context.Context) error {
 	if p95 := judge.Quantile(took, 0.95).Microseconds(); c.cost.P95US == 0 || p95 < c.cost.P95US {
 		c.cost.P50US, c.cost.P95US, c.cost.P99US = judge.Quantile(took, 0.5).Microseconds(), p95, judge.Quantile(took, 0.99).Microseconds()
 	}
-	c.cost.PeakKB = max(c.cost.PeakKB, peakKB(c.w.cmd.Process.Pid))
+	c.cost.PeakKB = max(c.cost.PeakKB, vitals.PeakKB(c.w.cmd.Process.Pid))
 	return nil
 }
 

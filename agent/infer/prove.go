@@ -9,6 +9,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/infer/frame"
 	"github.com/dunlin-edge/dunlin/agent/infer/judge"
+	"github.com/dunlin-edge/dunlin/agent/infer/vitals"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -93,7 +94,7 @@ func (t *trial) cold(ctx context.Context) error {
 		return err
 	}
 	defer w.stop()
-	t.p.Cost.Cold, t.p.Cost.PeakKB = w.started.Microseconds(), peakKB(w.cmd.Process.Pid)
+	t.p.Cost.Cold, t.p.Cost.PeakKB = w.started.Microseconds(), vitals.PeakKB(w.cmd.Process.Pid)
 	return judge.Matches(t.slot.Contract, w.model)
 }
 

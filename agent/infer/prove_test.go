@@ -233,22 +233,38 @@ func TestAccelerators(t *testing.T) {
 	}
 }
 
-// TestThreads: where Config leaves it open, the proof finds how many there are to be,
-// and the slot is served so.
-func TestThreads(t *testing.T) {
+// TestTuned: where Config leaves it open, the proof finds how many workers and
+// threads there are to be, and the slot is served so; state is never split.
+func TestTuned(t *testing.T) {
 	c := infertest.Config(t)
-	c.Threads = 0
+	c.Threads, c.Workers = 0, 0
 	s := infer.New(c)
 	t.Cleanup(s.Close)
 	slot := infertest.Digits(t, "slow")
 	p, err := s.Prove(t.Context(), slot)
-	if err != nil || p.Threads < 1 || p.Threads > runtime.NumCPU() {
+	if err != nil || p.Threads < 1 || p.Workers < 1 || p.Workers*p.Threads > runtime.NumCPU() {
 		t.Fatalf("%+v %v", p, err)
 	}
-	slot.Setup = infer.Setup{Kernels: p.Kernels, Threads: 2}
+	t.Logf("%d workers, %d threads", p.Workers, p.Threads)
+	slot.Setup = infer.Setup{Kernels: p.Kernels, Workers: 3, Threads: 2}
 	activate(t, s, slot)
+	until(t, "three workers", func() bool { return len(s.Status()[0].PIDs) == 3 })
 	if line := commandLine(t, s); !strings.Contains(line, "-threads 2") {
 		t.Errorf("served by %q", line)
+	}
+	carries := counter(t)
+	p, err = s.Prove(t.Context(), carries)
+	if err != nil || p.Workers != 1 {
+		t.Fatalf("%+v %v", p, err)
+	}
+	c.Workers = 3
+	many := infer.New(c)
+	t.Cleanup(many.Close)
+	activate(t, many, carries)
+	for n := range 4 {
+		if a, err := many.Infer(t.Context(), "digits", [][]byte{floats(1)}); err != nil || !bytes.Equal(a.Outputs[0], floats(2*float32(n+1))) {
+			t.Errorf("after %d: %v %v", n, a.Outputs, err)
+		}
 	}
 }
 

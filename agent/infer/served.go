@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dunlin-edge/dunlin/agent/infer/vitals"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 )
 
@@ -30,14 +31,14 @@ type served struct {
 	restarts int
 	recycled int
 	words    string
-	loop     loop
+	loop     vitals.Loop
 }
 
 // errLeft tells that a request found no worker and another slot has taken over.
 var errLeft = errors.New("the slot serves no more")
 
 func (s *Server) newServed(slot Slot, first *worker) *served {
-	v := &served{s: s, slot: slot, plan: observe.NewPlan(slot.Contract), pool: first.pool, leaving: make(chan struct{}), workers: make([]*worker, s.c.Workers)}
+	v := &served{s: s, slot: slot, plan: observe.NewPlan(slot.Contract), pool: first.pool, leaving: make(chan struct{}), workers: make([]*worker, s.workers(slot))}
 	v.workers[0] = first
 	return v
 }
@@ -124,7 +125,7 @@ const (
 func (v *served) watch(ctx context.Context, w *worker) fate {
 	tick := time.NewTicker(v.s.look)
 	defer tick.Stop()
-	l := newLeak(w.limitMB)
+	l := vitals.NewLeak(w.limitMB)
 	for {
 		select {
 		case <-ctx.Done():
@@ -132,8 +133,8 @@ func (v *served) watch(ctx context.Context, w *worker) fate {
 		case <-w.dead:
 			return died
 		case <-tick.C:
-			if kb := v.s.private(w.cmd.Process.Pid); l.grew(kb) && !v.slot.Contract.Carries() {
-				v.s.c.Log.Warn("worker leaks", "model", v.slot.Key.Model, "version", v.slot.Version, "kb", kb, "began_kb", l.base)
+			if kb := v.s.private(w.cmd.Process.Pid); l.Grew(kb) && !v.slot.Contract.Carries() {
+				v.s.c.Log.Warn("worker leaks", "model", v.slot.Key.Model, "version", v.slot.Version, "kb", kb, "began_kb", l.Base())
 				return leaks
 			}
 		}
@@ -143,7 +144,7 @@ func (v *served) watch(ctx context.Context, w *worker) fate {
 // blame counts a death, or a start that did not succeed, against the slot.
 func (v *served) blame(d *Death) {
 	v.mu.Lock()
-	looping := !d.blameless() && v.loop.death(time.Now())
+	looping := !d.blameless() && v.loop.Death(time.Now())
 	v.mu.Unlock()
 	if looping && v.s.c.Looping != nil {
 		v.s.c.Looping(v.slot, d)

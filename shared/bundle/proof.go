@@ -15,11 +15,12 @@ type Proof struct {
 	Cost   Cost         `json:"cost" cbor:"4,keyasint"`
 	Base   *Cost        `json:"base,omitempty" cbor:"5,keyasint,omitempty"` // of the slot that was active, measured in turns
 	// How the pair is to be served: with these kernels ("xnnpack", "builtin", "gpu",
-	// "npu") and threads of each worker.
+	// "npu"), this many workers and threads of each.
 	Kernels string  `json:"kernels,omitempty" cbor:"6,keyasint,omitempty"`
 	Threads int     `json:"threads,omitempty" cbor:"7,keyasint,omitempty"`
 	Tried   []Tried `json:"tried,omitempty" cbor:"8,keyasint,omitempty"` // what did not do
 	Shadow  *Shade  `json:"shadow,omitempty" cbor:"9,keyasint,omitempty"`
+	Workers int     `json:"workers,omitempty" cbor:"10,keyasint,omitempty"`
 }
 
 // Cost is what a worker took. What was not measured is 0.
@@ -74,7 +75,7 @@ func (p *Proof) Lines() []string {
 		add("by slice: %s", strings.Join(parts, ", "))
 	}
 	if p.Cost != (Cost{}) {
-		add("%s with %s kernels, threads: %d", p.Cost.text(), p.Kernels, p.Threads)
+		add("%s with %s kernels, workers: %d, threads: %d", p.Cost.text(), p.Kernels, max(p.Workers, 1), p.Threads)
 	}
 	if p.Base != nil {
 		add("the active slot at the same time: %s", p.Base.text())

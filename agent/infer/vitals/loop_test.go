@@ -1,4 +1,4 @@
-package infer
+package vitals
 
 import (
 	"testing"
@@ -20,10 +20,10 @@ func TestLoop(t *testing.T) {
 		{"four are none", []float64{0, 0, 0, 0}, -1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			l, now, got := loop{}, time.Unix(1e9, 0), -1
+			l, now, got := Loop{}, time.Unix(1e9, 0), -1
 			for i, p := range tc.pauses {
 				now = now.Add(time.Duration(p * float64(time.Minute)))
-				if l.death(now) {
+				if l.Death(now) {
 					if got >= 0 {
 						t.Errorf("told again at %d", i)
 					}

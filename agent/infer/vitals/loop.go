@@ -1,4 +1,4 @@
-package infer
+package vitals
 
 import "time"
 
@@ -7,15 +7,15 @@ const (
 	loopTime   = 10 * time.Minute
 )
 
-// loop tells a model that crashes again and again from one that crashed.
-type loop struct {
+// Loop tells a model that crashes again and again from one that crashed.
+type Loop struct {
 	deaths [loopDeaths]time.Time // the last ones, in a ring
 	n      int
 	told   bool
 }
 
-// death takes one in and tells, once, that they are a loop.
-func (l *loop) death(now time.Time) bool {
+// Death takes one in and tells, once, that they are a loop.
+func (l *Loop) Death(now time.Time) bool {
 	l.deaths[l.n%loopDeaths] = now
 	l.n++
 	oldest := l.deaths[l.n%loopDeaths]

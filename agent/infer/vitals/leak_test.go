@@ -1,4 +1,4 @@
-package infer
+package vitals
 
 import "testing"
 
@@ -22,9 +22,9 @@ func TestLeak(t *testing.T) {
 		{"told late", 1024, []int64{0, 30, 0, 30, 30, 30, 200, 0, 200}, 8},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			l, got := newLeak(tc.limit), -1
+			l, got := NewLeak(tc.limit), -1
 			for i, mb := range tc.looks {
-				if l.grew(mb << 10) {
+				if l.Grew(mb << 10) {
 					got = i
 					break
 				}
