@@ -55,6 +55,8 @@ var messages = map[string]any{
 			Tried:  []bundle.Tried{{Kernels: "xnnpack", Why: "it crashed"}},
 			Shadow: &bundle.Shade{Requests: 200, Agreed: 195, Dropped: 3, P50US: 900, P95US: 1000, LiveP95: 700, Note: "not seen"},
 		}}}}},
+	"report-workers": &wire.Report{Device: "meter-1", Epoch: 7, Counter: 8, Clock: clock, Models: []wire.ModelState{{Model: "digits", Active: &wire.SlotState{
+		Path: "production/digits/1.1.0", Verdict: "good", Proof: &bundle.Proof{Cases: 40, Held: 40, Threads: 1, Workers: 2}}}}},
 	"event": &wire.Event{Unix: 1764000000, Type: "update.refused", Model: "digits", Path: "production/digits/1.1.0", Code: "prove.golden", Detail: "3 of 40", Attrs: map[string]string{"case": "17"}},
 	"sample": &wire.Sample{
 		Start: 1764000000, Seconds: 60, Model: "digits", Bundle: "sha256:aa", Runtime: "sha256:bb", Rollout: "rol_1", Arm: "treated", Requests: 1000,
