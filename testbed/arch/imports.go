@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"agent/link":             {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/usb":              {"shared/wire", "shared/trust", "shared/durable"},
 	"agent/batch":            {"shared/bundle", "shared/durable"},
+	"agent/stream":           {},
 	"agent/draw":             {"shared/picture"},
 	"agent/identity":         {"shared/durable", "shared/wire"},
 	"agent/bond":             {"shared/wire", "agent/identity"},
@@ -40,7 +41,7 @@ var allowed = map[string][]string{
 	"agent/truth":            {"shared/wire", "shared/sketch", "shared/bundle", "agent/observe", "agent/infer"},
 	"agent/update":           {"shared/bundle", "shared/trust", "shared/wire", "agent/slots", "agent/state"},
 	"agent":                  {"agent/*", "shared/*"},
-	"agent/cmd/dunlin-agent": {"agent", "agent/batch", "agent/doctor", "agent/draw", "agent/infer", "shared/bundle", "shared/durable"},
+	"agent/cmd/dunlin-agent": {"agent", "agent/batch", "agent/doctor", "agent/draw", "agent/infer", "agent/stream", "shared/bundle", "shared/durable"},
 	"agent/cmd/dunlin-infer": {"agent/infer", "agent/infer/litert"},
 
 	"fleet":                  {"shared/bundle", "shared/wire", "shared/sketch"},
@@ -126,7 +127,7 @@ func mayImport(from, to string) bool {
 var home = map[string][]string{
 	"github.com/ebitengine/purego":         {"agent/infer/litert"},
 	"go.etcd.io/bbolt":                     {"agent/state"},
-	"github.com/eclipse/paho.mqtt.golang":  {"agent/link"},
+	"github.com/eclipse/paho.mqtt.golang":  {"agent/link", "agent/stream"},
 	"github.com/nats-io":                   {"fleet/broker"},
 	"github.com/theupdateframework/go-tuf": {"shared/trust", "fleet/amend", "fleet/publish", "fleet/catalog", "fleet/director"},
 	"github.com/sigstore/sigstore-go":      {"fleet/modelsig"},

@@ -102,7 +102,8 @@ func TestJourneys(t *testing.T) {
 			e.Setenv("GOARCH", runtime.GOARCH)
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"cut": cut, "flip": flip, "secret": secret, "ready": ready, "api": api, "device": device, "arm64": arm64, "until": until, "images": images, "modelwith": modelwith},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"cut": cut, "flip": flip, "secret": secret, "ready": ready, "api": api, "device": device, "arm64": arm64, "until": until, "images": images, "modelwith": modelwith,
+			"broker": localBroker, "probe": probe, "publish": publish, "answers": answers},
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/dunlin-edge/dunlin/agent"
@@ -36,6 +37,7 @@ var commands = []command{
 	{"status", "[--config]", "what this device runs, and what it is doing", status},
 	{"ask", "MODEL [FILE] [--out PICTURE]", "ask a model; FILE is a .jpg, .png, .wav, .json, .npz or .npy; without it: what the model wants", ask},
 	{"batch", "--model M --in DIR|FILE --out FILE", "ask a model about many cases; a run that was cut goes on", askMany},
+	{"stream", "--model M [--broker URL --from TOPIC --to TOPIC]", "answer messages as they come, of standard input or an MQTT broker", askStream},
 	{"import", "PATH [--wait 10m]", "take in a stick made by 'dunlin usb export'", importStick},
 	{"feedback", "ID LABEL|--right|--wrong", "say what was right of an answer", feedback},
 	{"rollback", "MODEL", "return a model to its previous slot", rollback},
@@ -95,7 +97,7 @@ var errUsage = errors.New("not understood")
 func usage(w io.Writer) {
 	fmt.Fprint(w, "dunlin-agent runs signed models on this device.\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-9s %-27s %s\n", c.name, c.args, c.about)
+		fmt.Fprintf(w, "  %s\n      %s\n", strings.TrimSpace(c.name+" "+c.args), c.about)
 	}
 	fmt.Fprintf(w, "\nEvery command takes --config FILE (default %s).\n", agent.DefaultConfigPath)
 }
