@@ -17,6 +17,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -58,7 +59,10 @@ func Fetch(ctx context.Context, c *publish.Client) (*State, error) {
 			s.CatalogRoot = m.Bytes
 		case m.Role == metadata.TARGETS:
 			s.Targets = m.Bytes
-		case fleet.ValidChannel(m.Role):
+		default:
+			if _, ok := fleet.ChannelOf(m.Role); !ok {
+				continue
+			}
 			s.put(m.Role+".json", m.Bytes)
 			if m.Floor > 0 {
 				s.RoleFloors[m.Role] = m.Floor
@@ -72,7 +76,7 @@ func Fetch(ctx context.Context, c *publish.Client) (*State, error) {
 type Begin struct {
 	Dir        string // of the ceremony
 	State      *State
-	Passphrase publish.Passphrase
+	Passphrase offline.Passphrase
 	Now        time.Time
 
 	own func(where string) ([]byte, error) // makes a key; nil: as a file or in a plug-in
@@ -83,7 +87,7 @@ func (b *Begin) ownKey(where string) ([]byte, error) {
 	if b.own != nil {
 		return b.own(where)
 	}
-	return publish.OwnKey(where, b.Passphrase)
+	return offline.OwnKey(where, b.Passphrase)
 }
 
 // act makes an amendment of what change makes of the ceremony; fresh names files
@@ -101,6 +105,7 @@ func (b *Begin) act(what string, fresh []string, change func(a *Amendment) error
 	}
 	a := &Amendment{Format: format, Act: what, Made: b.Now.UTC().Truncate(time.Second), Old: *cer, New: *cer, Base: b.State.Papers, RoleFloors: b.State.RoleFloors}
 	a.New.Joined, a.New.Machines, a.New.Editions = slices.Clone(cer.Joined), slices.Clone(cer.Machines), maps.Clone(cer.Editions)
+	a.New.Teams = slices.Clone(cer.Teams)
 	if err := errors.Join(a.trusted(b.Dir), a.based()); err != nil {
 		return nil, err
 	}
@@ -136,7 +141,7 @@ func (a *Amendment) edit(fresh []string) error {
 		return err
 	}
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile, publish.TargetsFile} {
-		same, err := publish.SameText(was[file].Paper, is[file].Paper)
+		same, err := offline.SameText(was[file].Paper, is[file].Paper)
 		if err != nil {
 			return err
 		}
@@ -147,21 +152,27 @@ func (a *Amendment) edit(fresh []string) error {
 	if is, err = drafts(&a.New); err != nil {
 		return err
 	}
-	delegations := is[publish.TargetsFile].Paper.(*metadata.Metadata[metadata.TargetsType])
-	for _, ch := range fleet.Channels {
-		md, err := publish.Parse[metadata.TargetsType]("role "+ch, a.Base.Roles[ch])
+	delegations := is[publish.TargetsFile].Paper.(*targetsFile)
+	for _, r := range a.New.Roles() {
+		md, c, err := a.base(&r)
 		if err != nil {
 			return err
 		}
-		if delegations.VerifyDelegate(ch, md) != nil || slices.Contains(fresh, ch+".json") || ch == a.Channel {
-			next(ch+".json", max(md.Signed.Version, a.RoleFloors[ch])+1)
+		// What is delegated is judged before the copies come in, which nobody has signed.
+		again := delegations.VerifyDelegate(r.Name, md) != nil || slices.Contains(fresh, r.File()) || len(a.floorsOf(&r, delegations)) > 0
+		takes, err := a.takes(&r, delegations, md, &c)
+		if err != nil {
+			return err
+		}
+		if again || takes {
+			next(r.File(), max(md.Signed.Version, a.RoleFloors[r.Name])+1)
 		}
 	}
 	want, err := a.derive()
 	if err != nil {
 		return err
 	}
-	for _, file := range files() {
+	for _, file := range files(&a.New) {
 		if p := want[file]; p != nil {
 			a.papers = append(a.papers, *p)
 		}
@@ -255,6 +266,9 @@ func (b *Begin) Replace(holder, with string) (*Amendment, error) {
 				return refuse("holder.exists", "name somebody who holds no keys yet", "%s holds keys already", with)
 			}
 			*h = publish.Holder{Name: with, RootNo: -1, ReleaseNo: -1} // their first keys
+			if err := leaves(&a.New, holder, with); err != nil {
+				return err
+			}
 		}
 		if !publish.ValidHolder(with) {
 			return refuse("holder.malformed", "write it like 'alice': small letters, digits and dashes", "holder %q is not understood", with)
@@ -277,6 +291,9 @@ func (b *Begin) Revoke(name string) (*Amendment, error) {
 		}
 		a.New.Joined = slices.DeleteFunc(a.New.Joined, func(h publish.Holder) bool { return h.Name == name })
 		a.New.Holders--
+		if err := leaves(&a.New, name, ""); err != nil {
+			return err
+		}
 		if a.New.Holders < a.New.Threshold {
 			return refuse("ceremony.threshold", "replace the keys instead: 'dunlin keys replace --holder "+name+" --with NAME'", "%d holders would be left of the %d who must sign", a.New.Holders, a.New.Threshold)
 		}
@@ -328,7 +345,11 @@ func (b *Begin) Floor(channel string, floors map[string]int64) (*Amendment, erro
 // Renew signs anew what expires soon, or everything.
 func (b *Begin) Renew(all bool) (*Amendment, error) {
 	var due []string
-	for _, file := range files() {
+	cer, err := publish.OpenCeremony(b.Dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files(cer) {
 		at, err := b.State.expires(file)
 		if err != nil {
 			return nil, err
@@ -347,13 +368,13 @@ func (p *Papers) expires(file string) (time.Time, error) {
 		return time.Time{}, fleet.ErrCatalogEmpty
 	}
 	if file == publish.CatalogRootFile || file == publish.DirectorRootFile {
-		md, err := publish.Parse[metadata.RootType](file, b)
+		md, err := offline.Parse[metadata.RootType](file, b)
 		if err != nil {
 			return time.Time{}, err
 		}
 		return md.Signed.Expires, nil
 	}
-	md, err := publish.Parse[metadata.TargetsType](file, b)
+	md, err := offline.Parse[metadata.TargetsType](file, b)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
@@ -48,7 +49,7 @@ type Papers struct {
 	CatalogRoot  []byte            `json:"catalog_root,omitempty"`
 	DirectorRoot []byte            `json:"director_root,omitempty"`
 	Targets      []byte            `json:"targets,omitempty"`
-	Roles        map[string][]byte `json:"roles,omitempty"` // by channel
+	Roles        map[string][]byte `json:"roles,omitempty"` // by name
 }
 
 // get and put reach a paper by the name of its file.
@@ -101,7 +102,7 @@ type Amendment struct {
 // paper is one file of an amendment with those who have to sign it.
 type paper struct {
 	file    string
-	paper   publish.Paper
+	paper   offline.Paper
 	quorums []quorum
 	expires time.Time
 }
@@ -112,6 +113,18 @@ type quorum struct {
 	kind      string
 	threshold int
 	of        *publish.Ceremony
+	members   []string // of the holders; nil: all
+}
+
+// holders are those who may sign.
+func (q *quorum) holders() []*publish.Holder {
+	var list []*publish.Holder
+	for i := range q.of.Joined {
+		if h := &q.of.Joined[i]; q.members == nil || slices.Contains(q.members, h.Name) {
+			list = append(list, h)
+		}
+	}
+	return list
 }
 
 func refuse(code, next, text string, args ...any) error {
@@ -126,7 +139,7 @@ func suspect(text string, args ...any) error {
 // Read reads an amendment of the ceremony in dir and verifies that it follows from
 // what it says, and that what it says begins with the roots that dir trusts.
 func Read(path, dir string) (*Amendment, error) {
-	b, err := publish.ReadBounded(path, maxFile)
+	b, err := offline.ReadBounded(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, refuse("amendment.unknown", "begin one with 'dunlin keys rotate', 'replace', 'revoke', 'floor' or 'renew'", "there is no amendment in %s", path)
 	}
@@ -228,16 +241,17 @@ func (a *Amendment) verify() error {
 			return suspect("%s counts its life from %s, not from when it was made", p.file, e.Drafted.Format(time.DateOnly))
 		}
 	}
-	for _, file := range slices.Sorted(maps.Keys(a.Next.Roles)) {
-		if !fleet.ValidChannel(file) {
-			return suspect("there is no channel %q", file)
+	roles := a.New.Roles()
+	for _, name := range slices.Sorted(maps.Keys(a.Next.Roles)) {
+		if !slices.ContainsFunc(roles, func(r publish.Role) bool { return r.Name == name }) {
+			return suspect("there is no channel or team %q", name)
 		}
 	}
-	if (a.Channel == "") != (len(a.Floors) == 0) || a.Channel != "" && want[a.Channel+".json"] == nil {
-		return suspect("its floors are of no role that it changes")
+	if err := a.floorsChange(want); err != nil {
+		return err
 	}
 	a.papers = nil
-	for _, file := range files() {
+	for _, file := range files(&a.New) {
 		b, p := a.Next.get(file), want[file]
 		if (b == nil) != (p == nil) {
 			return suspect("%s is changed, or not, other than what it says", file)
@@ -245,11 +259,11 @@ func (a *Amendment) verify() error {
 		if p == nil {
 			continue
 		}
-		have, err := publish.ParseLike(p.paper, file, b)
+		have, err := offline.ParseLike(p.paper, file, b)
 		if err != nil {
 			return err
 		}
-		same, err := publish.SameText(have, p.paper)
+		same, err := offline.SameText(have, p.paper)
 		if err != nil {
 			return err
 		}
@@ -266,7 +280,7 @@ func (a *Amendment) verify() error {
 // keys vouch for.
 func (a *Amendment) trusted(dir string) error {
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile} {
-		own, err := publish.ReadBounded(filepath.Join(dir, file), maxFile)
+		own, err := offline.ReadBounded(filepath.Join(dir, file), maxFile)
 		if err != nil {
 			return fmt.Errorf("read the trusted root: %w", err)
 		}
@@ -290,16 +304,16 @@ func (a *Amendment) based() error {
 		return err
 	}
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile, publish.TargetsFile} {
-		have, err := publish.ParseLike(was[file].Paper, file, a.Base.get(file))
+		have, err := offline.ParseLike(was[file].Paper, file, a.Base.get(file))
 		if err != nil {
 			return err
 		}
-		if same, err := publish.SameText(have, was[file].Paper); err != nil || !same {
+		if same, err := offline.SameText(have, was[file].Paper); err != nil || !same {
 			return errors.Join(err, suspect("the %s that it begins with is not the old ceremony's", file))
 		}
 	}
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile} {
-		root, err := publish.Parse[metadata.RootType](file, a.Base.get(file))
+		root, err := offline.Parse[metadata.RootType](file, a.Base.get(file))
 		if err != nil {
 			return err
 		}
@@ -307,11 +321,11 @@ func (a *Amendment) based() error {
 			return suspect("the %s that it begins with: %v", file, err)
 		}
 	}
-	root, err := publish.Parse[metadata.RootType](publish.CatalogRootFile, a.Base.CatalogRoot)
+	root, err := offline.Parse[metadata.RootType](publish.CatalogRootFile, a.Base.CatalogRoot)
 	if err != nil {
 		return err
 	}
-	targets, err := publish.Parse[metadata.TargetsType](publish.TargetsFile, a.Base.Targets)
+	targets, err := offline.Parse[metadata.TargetsType](publish.TargetsFile, a.Base.Targets)
 	if err != nil {
 		return err
 	}
@@ -319,7 +333,10 @@ func (a *Amendment) based() error {
 		return suspect("the targets that it begins with: %v", err)
 	}
 	for ch, b := range a.Base.Roles {
-		md, err := publish.Parse[metadata.TargetsType]("role "+ch, b)
+		if !a.had(ch) {
+			continue // of a team that ended: nothing is taken from it
+		}
+		md, err := offline.Parse[metadata.TargetsType]("role "+ch, b)
 		if err != nil {
 			return err
 		}
@@ -332,25 +349,25 @@ func (a *Amendment) based() error {
 
 // sameRoot compares what two roots say; their files may be laid out otherwise.
 func sameRoot(x, y []byte) (bool, error) {
-	a, err := publish.Parse[metadata.RootType]("the trusted root", x)
+	a, err := offline.Parse[metadata.RootType]("the trusted root", x)
 	if err != nil {
 		return false, err
 	}
-	b, err := publish.Parse[metadata.RootType]("the server's root", y)
+	b, err := offline.Parse[metadata.RootType]("the server's root", y)
 	if err != nil {
 		return false, err
 	}
 	if err := b.VerifyDelegate(metadata.ROOT, b); err != nil {
 		return false, suspect("the root that it begins with: %v", err)
 	}
-	return publish.SameText(a, b)
+	return offline.SameText(a, b)
 }
 
 // files are all that people sign, roots first.
-func files() []string {
+func files(c *publish.Ceremony) []string {
 	list := []string{publish.CatalogRootFile, publish.DirectorRootFile, publish.TargetsFile}
-	for _, ch := range fleet.Channels {
-		list = append(list, ch+".json")
+	for _, r := range c.Roles() {
+		list = append(list, r.File())
 	}
 	return list
 }
@@ -367,7 +384,7 @@ func (a *Amendment) derive() (map[string]*paper, error) {
 	}
 	out := map[string]*paper{}
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile, publish.TargetsFile} {
-		same, err := publish.SameText(was[file].Paper, is[file].Paper)
+		same, err := offline.SameText(was[file].Paper, is[file].Paper)
 		if err != nil {
 			return nil, err
 		}
@@ -377,14 +394,15 @@ func (a *Amendment) derive() (map[string]*paper, error) {
 		if from, to := a.Old.Edition(file).Version, a.New.Edition(file).Version; to != from+1 {
 			return nil, suspect("%s goes from version %d to %d", file, from, to)
 		}
-		p := &paper{file: file, paper: is[file].Paper, expires: is[file].Expires, quorums: []quorum{{"new", is[file].Kind, is[file].Threshold, &a.New}}}
+		p := &paper{file: file, paper: is[file].Paper, expires: is[file].Expires, quorums: []quorum{{"new", is[file].Kind, is[file].Threshold, &a.New, nil}}}
 		if is[file].Kind == publish.KindRoot {
-			p.quorums = append([]quorum{{"old", publish.KindRoot, was[file].Threshold, &a.Old}}, p.quorums...)
+			p.quorums = append([]quorum{{"old", publish.KindRoot, was[file].Threshold, &a.Old, nil}}, p.quorums...)
 		}
 		out[file] = p
 	}
-	for _, ch := range fleet.Channels {
-		p, err := a.role(ch)
+	delegations := is[publish.TargetsFile].Paper.(*targetsFile)
+	for _, r := range a.New.Roles() {
+		p, err := a.role(&r, delegations)
 		if err != nil {
 			return nil, err
 		}
@@ -404,68 +422,6 @@ func drafts(c *publish.Ceremony) (map[string]publish.Draft, error) {
 	return out, err
 }
 
-// role is the next version of a channel's role, nil where it stays: its releases as
-// they were, its floors raised where that was asked for.
-func (a *Amendment) role(ch string) (*paper, error) {
-	file := ch + ".json"
-	e, ok := a.New.Editions[file]
-	if !ok || a.Old.Editions[file] == e {
-		return nil, nil
-	}
-	md, err := publish.Parse[metadata.TargetsType]("role "+ch, a.Base.Roles[ch])
-	if err != nil {
-		return nil, err
-	}
-	if next := max(md.Signed.Version, a.RoleFloors[ch]) + 1; e.Version != next {
-		return nil, suspect("role %s goes from version %d to %d", ch, md.Signed.Version, e.Version)
-	}
-	md.Signed.Version, md.Signed.Expires = e.Version, e.Drafted.Add(publish.RoleLife)
-	if ch == a.Channel {
-		if err := raise(md, ch, a.Floors); err != nil {
-			return nil, err
-		}
-	}
-	md.ClearSignatures()
-	return &paper{file: file, paper: md, expires: md.Signed.Expires, quorums: []quorum{{"new", publish.KindRelease, a.New.ChannelThreshold(ch), &a.New}}}, nil
-}
-
-// raise puts higher floors into a role. None falls, and none forbids every release.
-func raise(md *metadata.Metadata[metadata.TargetsType], ch string, floors map[string]int64) error {
-	var custom struct {
-		Channel string           `json:"channel"`
-		Floors  map[string]int64 `json:"floors,omitempty"`
-	}
-	b, err := json.Marshal(md.Signed.UnrecognizedFields["custom"])
-	if err == nil {
-		err = json.Unmarshal(b, &custom)
-	}
-	if err != nil || custom.Channel != ch {
-		return suspect("role %s does not name its channel", ch)
-	}
-	highest := map[string]int64{}
-	for path, t := range md.Signed.Targets {
-		var c bundle.Custom
-		if t.Custom == nil || json.Unmarshal(*t.Custom, &c) != nil {
-			return suspect("%s says nothing of its release", path)
-		}
-		highest[c.Release.Model] = max(highest[c.Release.Model], c.Release.Counter)
-	}
-	if custom.Floors == nil {
-		custom.Floors = map[string]int64{}
-	}
-	for model, floor := range floors {
-		switch {
-		case floor <= custom.Floors[model]:
-			return refuse("floor.falls", fmt.Sprintf("pass %d or more", custom.Floors[model]+1), "the floor of %s in %s is %d and only rises", model, ch, custom.Floors[model])
-		case floor > highest[model]:
-			return refuse("floor.above", fmt.Sprintf("pass %d or less", highest[model]), "a floor of %d would forbid every release of %s in %s", floor, model, ch)
-		}
-		custom.Floors[model] = floor
-	}
-	md.Signed.UnrecognizedFields["custom"] = custom
-	return nil
-}
-
 // Write writes the amendment with its signatures.
 func (a *Amendment) Write(path string) error {
 	for _, p := range a.papers {
@@ -482,5 +438,5 @@ func (a *Amendment) Write(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return publish.ReplaceFile(path, append(b, '\n'))
+	return offline.ReplaceFile(path, append(b, '\n'))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -57,7 +58,7 @@ func TestSuspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	reroot := func(a *Amendment, change func(*metadata.RootType)) {
-		md, err := publish.Parse[metadata.RootType]("root", a.Next.CatalogRoot)
+		md, err := offline.Parse[metadata.RootType]("root", a.Next.CatalogRoot)
 		if err != nil {
 			t.Fatal(err)
 		}

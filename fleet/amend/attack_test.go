@@ -1,6 +1,7 @@
 package amend
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -44,20 +46,23 @@ func stranger(t *testing.T, to *publish.Ceremony, practice bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	role, err := publish.Parse[metadata.TargetsType]("role", b.State.Roles["production"])
+	role, err := offline.Parse[metadata.TargetsType]("role", b.State.Roles["production"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if role.Signed.Targets["production/evil/9.9.9"], err = metadata.TargetFile().FromBytes("production/evil/9.9.9", []byte("a manifest")); err != nil {
+	evil, err := metadata.TargetFile().FromBytes("production/evil/9.9.9", []byte("a manifest"))
+	if err != nil {
 		t.Fatal(err)
 	}
+	custom := json.RawMessage(`{"release":{"kind":"model","model":"evil","version":"9.9.9","counter":1}}`)
+	evil.Custom, role.Signed.Targets["production/evil/9.9.9"] = &custom, evil
 	role.ClearSignatures()
 	for i := range b.cer.Threshold {
 		k, err := b.open(b.cer.Joined[i].Where(dir, publish.KindRelease))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := publish.SignPaper(role, k); err != nil {
+		if err := offline.SignPaper(role, k); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,7 +82,11 @@ func stranger(t *testing.T, to *publish.Ceremony, practice bool) string {
 func held(t *testing.T, dir string) *State {
 	t.Helper()
 	s := &State{}
-	for _, f := range files() {
+	c, err := publish.OpenCeremony(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files(c) {
 		b, err := os.ReadFile(filepath.Join(dir, f))
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +117,7 @@ func TestChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, id, err := publish.TUFKey(other)
+	_, id, err := offline.TUFKey(other)
 	if err != nil {
 		t.Fatal(err)
 	}

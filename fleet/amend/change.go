@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -33,6 +35,17 @@ func (a *Amendment) Changes() ([]string, error) {
 			list = append(list, fmt.Sprintf("%s comes: %s", whose, is[whose]))
 		}
 	}
+	was, is = teamsOf(&a.Old), teamsOf(&a.New)
+	for _, t := range slices.Sorted(maps.Keys(was)) {
+		if is[t] == "" {
+			list = append(list, t+" ends")
+		}
+	}
+	for _, t := range slices.Sorted(maps.Keys(is)) {
+		if is[t] != was[t] {
+			list = append(list, t+": "+is[t])
+		}
+	}
 	if a.Old.Threshold != a.New.Threshold || a.Old.Holders != a.New.Holders {
 		list = append(list, fmt.Sprintf("%d of %d must sign, before %d of %d", a.New.Threshold, a.New.Holders, a.Old.Threshold, a.Old.Holders))
 	}
@@ -43,6 +56,16 @@ func (a *Amendment) Changes() ([]string, error) {
 		list = append(list, fmt.Sprintf("%s is good until %s", p.file, p.expires.Format("2006-01-02")))
 	}
 	return list, nil
+}
+
+// teamsOf says of every team what it signs and who is in it.
+func teamsOf(c *publish.Ceremony) map[string]string {
+	out := map[string]string{}
+	for i := range c.Teams {
+		t := &c.Teams[i]
+		out["team "+t.Name+" of "+t.Channel] = fmt.Sprintf("%s, %d of %s must sign", strings.Join(t.Models, ", "), t.Threshold, strings.Join(t.Members, ", "))
+	}
+	return out
 }
 
 // keysOf are the ids of all keys that a ceremony names, by whose they are.
@@ -57,7 +80,7 @@ func keysOf(c *publish.Ceremony) (map[string]string, error) {
 	keys["the server's snapshot key"], keys["the server's timestamp key"], keys["the server's director key"] = c.Online.Snapshot, c.Online.Timestamp, c.Online.Director
 	ids := map[string]string{}
 	for whose, key := range keys {
-		_, id, err := publish.TUFKey(key)
+		_, id, err := offline.TUFKey(key)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
@@ -61,7 +62,7 @@ func Check(dir string) (*Checked, error) {
 	var last *Amendment
 	for n := 1; ; n++ {
 		name := filepath.Join(HistoryDir, strconv.Itoa(n)+".json")
-		b, err := publish.ReadBounded(filepath.Join(dir, name), maxFile)
+		b, err := offline.ReadBounded(filepath.Join(dir, name), maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -121,36 +122,36 @@ func (r *Checked) newest(dir string, cer *publish.Ceremony) error {
 		return err
 	}
 	for _, h := range cer.Joined {
-		_, root, err := publish.TUFKey(h.Root)
+		_, root, err := offline.TUFKey(h.Root)
 		if err != nil {
 			return err
 		}
-		_, release, err := publish.TUFKey(h.Release)
+		_, release, err := offline.TUFKey(h.Release)
 		if err != nil {
 			return err
 		}
 		r.Holders = append(r.Holders, Keys{h.Name, root, release})
 	}
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile, publish.TargetsFile} {
-		b, err := publish.ReadBounded(filepath.Join(dir, file), maxFile)
+		b, err := offline.ReadBounded(filepath.Join(dir, file), maxFile)
 		if err != nil {
 			return err
 		}
 		d := is[file]
-		have, err := publish.ParseLike(d.Paper, file, b)
+		have, err := offline.ParseLike(d.Paper, file, b)
 		if err != nil {
 			return err
 		}
-		if same, err := publish.SameText(have, d.Paper); err != nil || !same {
+		if same, err := offline.SameText(have, d.Paper); err != nil || !same {
 			return errors.Join(err, suspect("%s does not say what %s gives", file, publish.CeremonyFile))
 		}
 		signed := 0
 		for i := range cer.Joined {
-			key, id, err := publish.TUFKey(cer.Joined[i].Key(d.Kind))
+			key, id, err := offline.TUFKey(cer.Joined[i].Key(d.Kind))
 			if err != nil {
 				return err
 			}
-			if publish.SignedBy(have, key, id) {
+			if offline.SignedBy(have, key, id) {
 				signed++
 			}
 		}

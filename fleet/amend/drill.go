@@ -13,7 +13,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
-	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -67,11 +67,11 @@ func Drill(dir, role string, now time.Time) (*Drilled, error) {
 type play struct {
 	*Begin
 	cer  *publish.Ceremony
-	keys map[string]*publish.Key // by place
+	keys map[string]*offline.Key // by place
 }
 
 func (p *play) make(where string) ([]byte, error) {
-	k, err := publish.FreshKey()
+	k, err := offline.FreshKey()
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (p *play) make(where string) ([]byte, error) {
 	return k.Public, nil
 }
 
-func (p *play) open(where string) (*publish.Key, error) {
+func (p *play) open(where string) (*offline.Key, error) {
 	if k := p.keys[where]; k != nil {
 		return k, nil
 	}
@@ -167,7 +167,7 @@ func (b *Begin) instead(cer *publish.Ceremony, role string) (*Amendment, error) 
 // dir.
 func copyOf(real *publish.Ceremony, dir string, now time.Time) (*play, error) {
 	cer := &publish.Ceremony{Format: real.Format, Holders: real.Holders, Threshold: real.Threshold, Practice: real.Practice, Drafted: now.UTC().Truncate(time.Second)}
-	p := &play{cer: cer, keys: map[string]*publish.Key{}}
+	p := &play{cer: cer, keys: map[string]*offline.Key{}}
 	p.Begin = &Begin{Dir: dir, State: &State{}, Now: now, own: p.make}
 	for _, k := range []*ed25519.PublicKey{&cer.Online.Snapshot, &cer.Online.Timestamp, &cer.Online.Director} {
 		var err error
@@ -191,7 +191,7 @@ func copyOf(real *publish.Ceremony, dir string, now time.Time) (*play, error) {
 	}
 	for _, d := range list {
 		for i := range cer.Joined {
-			if err := publish.SignPaper(d.Paper, p.keys[cer.Joined[i].Where(dir, d.Kind)]); err != nil {
+			if err := offline.SignPaper(d.Paper, p.keys[cer.Joined[i].Where(dir, d.Kind)]); err != nil {
 				return nil, err
 			}
 		}
@@ -200,7 +200,7 @@ func copyOf(real *publish.Ceremony, dir string, now time.Time) (*play, error) {
 			return nil, err
 		}
 		p.State.put(d.File, b)
-		if err := publish.ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
+		if err := offline.ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
 			return nil, err
 		}
 	}
@@ -219,11 +219,11 @@ func thief(cer *publish.Ceremony, role string) (string, error) {
 		return fmt.Sprintf("nothing: %d root keys make a new root", cer.Threshold), nil
 	}
 	var open, closed []string
-	for _, ch := range fleet.Channels {
-		if cer.ChannelThreshold(ch) == 1 {
-			open = append(open, ch)
+	for _, r := range cer.Roles() {
+		if r.Threshold == 1 {
+			open = append(open, r.Name)
 		} else {
-			closed = append(closed, ch)
+			closed = append(closed, r.Name)
 		}
 	}
 	text := "publish for " + strings.Join(open, ", ")
@@ -242,7 +242,7 @@ func follow(a *Amendment) (follows, refused bool) {
 		return false, false
 	}
 	for _, file := range []string{publish.CatalogRootFile, publish.DirectorRootFile} {
-		old, err := publish.Parse[metadata.RootType](file, a.Base.get(file))
+		old, err := offline.Parse[metadata.RootType](file, a.Base.get(file))
 		if err != nil {
 			return false, false
 		}
@@ -250,7 +250,7 @@ func follow(a *Amendment) (follows, refused bool) {
 		if text == nil {
 			continue
 		}
-		next, err := publish.Parse[metadata.RootType](file, text)
+		next, err := offline.Parse[metadata.RootType](file, text)
 		if err != nil || old.VerifyDelegate(metadata.ROOT, next) != nil || next.VerifyDelegate(metadata.ROOT, next) != nil || next.Signed.Version != old.Signed.Version+1 {
 			follows = false
 			continue
@@ -273,7 +273,7 @@ func (a *Amendment) gone() (map[string]bool, error) {
 			keys = append(keys, h.Root, h.Release)
 		}
 		for _, k := range keys {
-			_, id, err := publish.TUFKey(k)
+			_, id, err := offline.TUFKey(k)
 			if err != nil {
 				return nil, err
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -40,13 +41,12 @@ func (a *Amendment) Status() ([]Signed, error) {
 	for _, p := range a.papers {
 		for _, q := range p.quorums {
 			s := Signed{File: p.file, Keys: q.whose, Threshold: q.threshold, By: []string{}, Open: []string{}, Expires: p.expires}
-			for i := range q.of.Joined {
-				h := &q.of.Joined[i]
-				key, id, err := publish.TUFKey(h.Key(q.kind))
+			for _, h := range q.holders() {
+				key, id, err := offline.TUFKey(h.Key(q.kind))
 				if err != nil {
 					return nil, err
 				}
-				if publish.SignedBy(p.paper, key, id) {
+				if offline.SignedBy(p.paper, key, id) {
 					s.By = append(s.By, h.Name)
 				} else {
 					s.Open = append(s.Open, h.Name)
@@ -62,16 +62,16 @@ func (a *Amendment) Status() ([]Signed, error) {
 // Sign adds a holder's signatures to every file, with the keys that they had and
 // those that they get, as far as they are in dir; it returns the files that were
 // changed.
-func (a *Amendment) Sign(dir, holder string, pass publish.Passphrase, now time.Time) ([]string, error) {
+func (a *Amendment) Sign(dir, holder string, pass offline.Passphrase, now time.Time) ([]string, error) {
 	if a.Made.After(now.Add(clockSlack)) {
 		return nil, suspect("it was made on %s, which has not come yet; if it has, set this machine's clock", a.Made.Format(time.DateOnly))
 	}
-	return a.sign(dir, holder, func(where string) (*publish.Key, error) { return publish.LoadKey(where, pass) })
+	return a.sign(dir, holder, func(where string) (*offline.Key, error) { return offline.LoadKey(where, pass) })
 }
 
-func (a *Amendment) sign(dir, holder string, open func(where string) (*publish.Key, error)) ([]string, error) {
-	keys := map[string]*publish.Key{}
-	load := func(where string, want []byte) (*publish.Key, error) {
+func (a *Amendment) sign(dir, holder string, open func(where string) (*offline.Key, error)) ([]string, error) {
+	keys := map[string]*offline.Key{}
+	load := func(where string, want []byte) (*offline.Key, error) {
 		if k := keys[where]; k != nil {
 			return k, nil
 		}
@@ -89,17 +89,16 @@ func (a *Amendment) sign(dir, holder string, open func(where string) (*publish.K
 	known, lost := false, error(nil)
 	for _, p := range a.papers {
 		for _, q := range p.quorums {
-			for i := range q.of.Joined {
-				h := &q.of.Joined[i]
+			for _, h := range q.holders() {
 				if h.Name != holder {
 					continue
 				}
 				known = true
-				key, id, err := publish.TUFKey(h.Key(q.kind))
+				key, id, err := offline.TUFKey(h.Key(q.kind))
 				if err != nil {
 					return nil, err
 				}
-				if publish.SignedBy(p.paper, key, id) {
+				if offline.SignedBy(p.paper, key, id) {
 					continue
 				}
 				k, err := load(h.Where(dir, q.kind), h.Key(q.kind))
@@ -108,7 +107,7 @@ func (a *Amendment) sign(dir, holder string, open func(where string) (*publish.K
 					continue
 				}
 				if err == nil {
-					err = publish.SignPaper(p.paper, k)
+					err = offline.SignPaper(p.paper, k)
 				}
 				if err != nil {
 					return nil, fmt.Errorf("sign %s: %w", p.file, err)
@@ -194,41 +193,29 @@ func (a *Amendment) there(state *State) (bool, error) {
 		if p.quorums[0].kind == publish.KindRoot || p.file == publish.TargetsFile {
 			return false, nil // nobody but an amendment changes these
 		}
-		ours, err := publish.Parse[metadata.TargetsType](p.file, want)
+		ours, err := offline.Parse[metadata.TargetsType](p.file, want)
 		if err != nil {
 			return false, err
 		}
-		theirs, err := publish.Parse[metadata.TargetsType](p.file, have)
+		theirs, err := offline.Parse[metadata.TargetsType](p.file, have)
 		if err != nil {
 			return false, err
 		}
-		mine, err := floorsOf(ours)
+		mine, err := customOf(ours)
 		if err != nil {
 			return false, err
 		}
-		its, err := floorsOf(theirs)
+		its, err := customOf(theirs)
 		if err != nil || theirs.Signed.Version <= ours.Signed.Version {
 			return false, err
 		}
-		for model, floor := range mine {
-			if its[model] < floor {
+		for model, floor := range mine.Floors {
+			if its.Floors[model] < floor {
 				return false, nil
 			}
 		}
 	}
 	return true, nil
-}
-
-func floorsOf(md *metadata.Metadata[metadata.TargetsType]) (map[string]int64, error) {
-	var custom struct {
-		Floors map[string]int64 `json:"floors"`
-	}
-	b, err := json.Marshal(md.Signed.UnrecognizedFields["custom"])
-	if err != nil {
-		return nil, err
-	}
-	err = json.Unmarshal(b, &custom)
-	return custom.Floors, err
 }
 
 // settle makes the folder hold what the server has now: the files, then the
@@ -241,9 +228,9 @@ func (a *Amendment) settle(dir string) error {
 	if err := a.Write(filepath.Join(dir, HistoryDir, strconv.Itoa(number)+".json")); err != nil {
 		return err
 	}
-	for _, file := range files() {
+	for _, file := range files(&a.New) {
 		if b := a.Next.get(file); b != nil {
-			if err := publish.ReplaceFile(filepath.Join(dir, file), b); err != nil {
+			if err := offline.ReplaceFile(filepath.Join(dir, file), b); err != nil {
 				return err
 			}
 		}
@@ -262,7 +249,7 @@ func (a *Amendment) settle(dir string) error {
 // number is its place in the history: the next one, or the one that it has.
 func (a *Amendment) number(dir string) (int, error) {
 	for n := 1; ; n++ {
-		b, err := publish.ReadBounded(filepath.Join(dir, HistoryDir, strconv.Itoa(n)+".json"), maxFile)
+		b, err := offline.ReadBounded(filepath.Join(dir, HistoryDir, strconv.Itoa(n)+".json"), maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			return n, nil
 		}

@@ -17,13 +17,14 @@ type Amendment struct {
 	CatalogRoot  []byte            `json:"catalog_root,omitempty"`
 	DirectorRoot []byte            `json:"director_root,omitempty"`
 	Targets      []byte            `json:"targets,omitempty"`
-	Roles        map[string][]byte `json:"roles,omitempty"` // by channel
+	Roles        map[string][]byte `json:"roles,omitempty"` // by name
 }
 
 // Amend takes in an amendment, all of it or nothing. A root is signed by the
 // thresholds of the one before and of its own; targets by the newest root, roles by
-// the newest targets, also those that stay. No release comes or goes, and no floor
-// falls. Snapshot and timestamp follow in the same transaction. The same amendment
+// the newest targets, also those that stay. Models may go from one team to another of
+// their channel: the role that gets them has what was published of them, and their
+// floors. Else no release comes or goes, and no floor falls. Snapshot and timestamp follow in the same transaction. The same amendment
 // again changes nothing.
 func (s *Service) Amend(ctx context.Context, a *Amendment, actor string) error {
 	st, err := s.state(ctx)
@@ -60,15 +61,8 @@ func (s *Service) Amend(ctx context.Context, a *Amendment, actor string) error {
 	if err != nil {
 		return err
 	}
-	for ch := range a.Roles {
-		if !fleet.ValidChannel(ch) {
-			return refuse("there is no channel %q", ch)
-		}
-	}
-	for _, ch := range fleet.Channels {
-		if err := s.nextRole(ctx, ch, a.Roles[ch], st.Rows[ch], targets, take); err != nil {
-			return err
-		}
+	if err := s.nextRoles(ctx, a.Roles, st, targets, take); err != nil {
+		return err
 	}
 	if len(rows) == 0 {
 		return refuse("the amendment holds nothing")
@@ -104,8 +98,8 @@ func (s *Service) Amend(ctx context.Context, a *Amendment, actor string) error {
 func (a *Amendment) here(st *State, director fleet.MetaRow) bool {
 	same := func(b []byte, r fleet.MetaRow) bool { return b == nil || bytes.Equal(b, r.Bytes) }
 	all := same(a.CatalogRoot, st.Rows[metadata.ROOT]) && same(a.DirectorRoot, director) && same(a.Targets, st.Rows[metadata.TARGETS])
-	for ch, b := range a.Roles {
-		all = all && same(b, st.Rows[ch])
+	for role, b := range a.Roles {
+		all = all && same(b, st.Rows[role])
 	}
 	return all && (a.CatalogRoot != nil || a.DirectorRoot != nil || a.Targets != nil || len(a.Roles) > 0)
 }
@@ -151,7 +145,7 @@ func (s *Service) nextRoot(b []byte, was fleet.MetaRow, take taker) (*rootFile, 
 	return next, nil
 }
 
-func (s *Service) nextTargets(b []byte, was fleet.MetaRow, root *rootFile, take taker) (*metadata.Metadata[metadata.TargetsType], error) {
+func (s *Service) nextTargets(b []byte, was fleet.MetaRow, root *rootFile, take taker) (*targetsFile, error) {
 	now := b
 	if now == nil {
 		now = was.Bytes
@@ -172,42 +166,9 @@ func (s *Service) nextTargets(b []byte, was fleet.MetaRow, root *rootFile, take 
 	if md.Signed.IsExpired(s.Now()) || len(md.Signed.Targets) != 0 || md.Signed.Delegations == nil {
 		return nil, refuse("targets: delegations to the channels, no targets of its own and not expired wanted")
 	}
+	if err := checkDelegations(md); err != nil {
+		return nil, err
+	}
 	take(fleet.MetaRow{Repo: Repo, Role: metadata.TARGETS, Version: md.Signed.Version, Bytes: b}, was)
 	return md, nil
-}
-
-// nextRole checks the next version of a channel's role, or that the one which stays
-// is still signed as the newest targets want it.
-func (s *Service) nextRole(ctx context.Context, ch string, b []byte, was fleet.MetaRow, targets *metadata.Metadata[metadata.TargetsType], take taker) error {
-	old, err := parse(was.Bytes, MaxTargets, metadata.Targets())
-	if err != nil {
-		return err
-	}
-	if b == nil {
-		if err := targets.VerifyDelegate(ch, old); err != nil {
-			return refuse("role %s stays and would no longer be signed: %v", ch, err)
-		}
-		return nil
-	}
-	floor, err := s.Store.RoleFloor(ctx, ch)
-	if err != nil {
-		return err
-	}
-	md, err := s.checkRole(targets, ch, b, max(was.Version, floor)+1)
-	if err != nil {
-		return err
-	}
-	if err := checkCustom(ch, old, md); err != nil {
-		return err
-	}
-	if len(md.Signed.Targets) != len(old.Signed.Targets) {
-		return refuse("role %s: an amendment publishes nothing", ch)
-	}
-	for path, t := range old.Signed.Targets {
-		if n := md.Signed.Targets[path]; n == nil || !n.Equal(*t) {
-			return fleet.ErrReleaseExists.With("%s was published and can neither change nor go", path)
-		}
-	}
-	take(fleet.MetaRow{Repo: Repo, Role: ch, Version: md.Signed.Version, Bytes: b}, was)
-	return nil
 }

@@ -158,7 +158,7 @@ func TestAmendRefuses(t *testing.T) {
 		"a role by the key that goes":       {fleet.ErrCatalogRefused, func(c *change) { c.by["dev"] = c.old.Release[:2] }},
 		"a role by one":                     {fleet.ErrCatalogRefused, func(c *change) { c.by["production"] = c.Release[:1] }},
 		"a role that publishes":             {fleet.ErrCatalogRefused, func(c *change) { c.roles["dev"].Signed.Targets["dev/x/1.0.0"] = c.r.runtime("9.0.0").Target(c.r.t, 9) }},
-		"a role that forgets":               {fleet.ErrCatalogRefused, func(c *change) { clear(c.roles["dev"].Signed.Targets) }},
+		"a role that forgets":               {fleet.ErrReleaseExists, func(c *change) { clear(c.roles["dev"].Signed.Targets) }},
 		"a role whose release is another's": {fleet.ErrReleaseExists, func(c *change) { c.swap() }},
 		"a role of a later version":         {fleet.ErrCatalogStale, func(c *change) { c.roles["dev"].Signed.Version = 9 }},
 		"a role of another channel":         {fleet.ErrCatalogRefused, func(c *change) { c.roles["production"] = c.roles["staging"] }},

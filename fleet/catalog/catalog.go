@@ -77,6 +77,11 @@ type Service struct {
 
 	mu   sync.RWMutex
 	took *Online // in place of Keys and Director
+	// delegated are the roles that a version of the targets delegates to.
+	delegated struct {
+		version int64
+		roles   []string
+	}
 }
 
 // State is the newest of everything.

@@ -15,8 +15,8 @@ type Deadline struct {
 	Expires    time.Time
 }
 
-// Deadlines lists the ends of both roots, the catalog's targets and the channels'
-// roles; none before roots are installed.
+// Deadlines lists the ends of both roots, the catalog's targets and the roles of
+// channels and teams; none before roots are installed.
 func (s *Service) Deadlines(ctx context.Context) ([]Deadline, error) {
 	st, err := s.state(ctx)
 	if err != nil || len(st.Rows) == 0 {
@@ -32,8 +32,14 @@ func (s *Service) Deadlines(ctx context.Context) ([]Deadline, error) {
 	}
 	rows = append(rows, st.Rows[metadata.TARGETS])
 	for _, ch := range fleet.Channels {
-		if r, ok := st.Rows[ch]; ok {
-			rows = append(rows, r)
+		speak, err := s.speaking(st, ch)
+		if err != nil {
+			return nil, err
+		}
+		for _, role := range speak {
+			if r, ok := st.Rows[role]; ok {
+				rows = append(rows, r)
+			}
 		}
 	}
 	var out []Deadline

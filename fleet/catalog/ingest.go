@@ -17,7 +17,7 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// RoleCustom is the custom object of a channel's role.
+// RoleCustom is the custom object of the role of a channel or of a team in it.
 type RoleCustom struct {
 	Channel string           `json:"channel"`
 	Floors  map[string]int64 `json:"floors,omitempty"` // by model: the lowest counter that may be activated
@@ -33,11 +33,11 @@ func Custom(md *metadata.Metadata[metadata.TargetsType]) (RoleCustom, error) {
 	return c, json.Unmarshal(b, &c)
 }
 
-// Ingest takes in the next version of a channel's role. The signatures must reach
+// Ingest takes in the next version of the role of a channel or a team. The signatures must reach
 // the delegation's threshold; what was published stays as it was; each new
 // release is a whole and valid bundle whose blobs are here, under a counter above
 // those of its model. Snapshot and timestamp follow in the same transaction.
-func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor string) ([]fleet.Release, error) {
+func (s *Service) Ingest(ctx context.Context, role string, b []byte, actor string) ([]fleet.Release, error) {
 	st, err := s.state(ctx)
 	if err != nil {
 		return nil, err
@@ -45,9 +45,9 @@ func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor st
 	if len(st.Rows) == 0 {
 		return nil, fleet.ErrCatalogEmpty
 	}
-	have, ok := st.Rows[channel]
-	if !ok || !fleet.ValidChannel(channel) {
-		return nil, refuse("there is no channel %q", channel)
+	have, ok := st.Rows[role]
+	if _, valid := fleet.ChannelOf(role); !ok || !valid {
+		return nil, refuse("there is no channel or team %q", role)
 	}
 	targets, err := parse(st.Rows[metadata.TARGETS].Bytes, MaxTargets, metadata.Targets())
 	if err != nil {
@@ -57,34 +57,37 @@ func (s *Service) Ingest(ctx context.Context, channel string, b []byte, actor st
 	if err != nil {
 		return nil, err
 	}
-	floor, err := s.Store.RoleFloor(ctx, channel)
+	floor, err := s.Store.RoleFloor(ctx, role)
 	if err != nil {
 		return nil, err
 	}
-	md, err := s.checkRole(targets, channel, b, max(have.Version, floor)+1)
+	md, err := s.checkRole(targets, role, b, max(have.Version, floor)+1)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCustom(channel, old, md); err != nil {
+	if err := checkCustom(role, old, md); err != nil {
 		return nil, err
 	}
-	releases, signers, err := s.newReleases(channel, old, md)
+	if err := ownFloors(targets, role, old, md); err != nil {
+		return nil, err
+	}
+	releases, signers, err := s.newReleases(targets, role, old, md)
 	if err != nil {
 		return nil, err
 	}
-	row := fleet.MetaRow{Repo: Repo, Role: channel, Version: md.Signed.Version, Bytes: b}
+	row := fleet.MetaRow{Repo: Repo, Role: role, Version: md.Signed.Version, Bytes: b}
 	expect := []fleet.MetaRow{have, st.Rows[metadata.SNAPSHOT], st.Rows[metadata.TIMESTAMP]}
-	st.Rows[channel] = row
+	st.Rows[role] = row
 	online, err := s.online(st.Rows, s.inUse())
 	if err != nil {
 		return nil, err
 	}
 	now := s.Now()
-	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "catalog.publish", Object: channel, Detail: strings.Join(append(names(releases), signers...), " ")}
+	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "catalog.publish", Object: role, Detail: strings.Join(append(names(releases), signers...), " ")}
 	if err := s.Store.PutMetadata(ctx, append([]fleet.MetaRow{row}, online...), expect, releases, a); err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
-	s.Log.Info("published", "channel", channel, "version", row.Version, "releases", names(releases), "signatures", signers)
+	s.Log.Info("published", "role", role, "version", row.Version, "releases", names(releases), "signatures", signers)
 	s.changed()
 	return releases, nil
 }
@@ -98,38 +101,57 @@ func names(rs []fleet.Release) []string {
 }
 
 // checkCustom wants the role to name its channel and no floor to fall.
-func checkCustom(channel string, old, md *metadata.Metadata[metadata.TargetsType]) error {
+func checkCustom(role string, old, md *targetsFile) error {
 	before, err := Custom(old)
 	if err != nil {
-		return refuse("role %s: custom: %v", channel, err)
+		return refuse("role %s: custom: %v", role, err)
 	}
-	after, err := ownCustom(channel, md)
+	after, err := ownCustom(role, md)
 	if err != nil {
 		return err
 	}
 	for model, floor := range before.Floors {
 		if after.Floors[model] < floor {
-			return refuse("role %s: the floor of %s falls from %d to %d", channel, model, floor, after.Floors[model])
+			return refuse("role %s: the floor of %s falls from %d to %d", role, model, floor, after.Floors[model])
 		}
 	}
-	return floorsInReach(channel, after, md)
+	return floorsInReach(role, after, md)
+}
+
+// ownFloors wants a role to raise floors of its own models only: devices read no
+// others of it.
+func ownFloors(targets *targetsFile, role string, old, md *targetsFile) error {
+	before, err := Custom(old)
+	if err != nil {
+		return err
+	}
+	after, err := ownCustom(role, md)
+	if err != nil {
+		return err
+	}
+	for model, floor := range after.Floors {
+		if other := owner(targets, after.Channel, model); other != role && floor != before.Floors[model] {
+			return refuse("role %s raises the floor of %s, which role %s signs", role, model, other)
+		}
+	}
+	return nil
 }
 
 // ownCustom is the custom object of a role that names its channel.
-func ownCustom(channel string, md *metadata.Metadata[metadata.TargetsType]) (RoleCustom, error) {
+func ownCustom(role string, md *targetsFile) (RoleCustom, error) {
 	c, err := Custom(md)
 	if err != nil {
-		return c, refuse("role %s: custom: %v", channel, err)
+		return c, refuse("role %s: custom: %v", role, err)
 	}
-	if c.Channel != channel {
-		return c, refuse("role %s says that it is of channel %q", channel, c.Channel)
+	if channel, _ := fleet.ChannelOf(role); c.Channel != channel {
+		return c, refuse("role %s says that it is of channel %q", role, c.Channel)
 	}
 	return c, nil
 }
 
 // newReleases checks that every former target is unchanged and judges the others;
 // signers says whose model signatures were verified.
-func (s *Service) newReleases(channel string, old, md *metadata.Metadata[metadata.TargetsType]) (out []fleet.Release, signers []string, err error) {
+func (s *Service) newReleases(targets *targetsFile, role string, old, md *targetsFile) (out []fleet.Release, signers []string, err error) {
 	for path, t := range old.Signed.Targets {
 		n := md.Signed.Targets[path]
 		if n == nil || !n.Equal(*t) {
@@ -140,6 +162,7 @@ func (s *Service) newReleases(channel string, old, md *metadata.Metadata[metadat
 	if err != nil {
 		return nil, nil, err
 	}
+	channel, _ := fleet.ChannelOf(role)
 	for path, t := range md.Signed.Targets {
 		if old.Signed.Targets[path] != nil {
 			continue
@@ -147,6 +170,9 @@ func (s *Service) newReleases(channel string, old, md *metadata.Metadata[metadat
 		r, signer, err := s.judge(channel, path, t)
 		if err != nil {
 			return nil, nil, err
+		}
+		if other := owner(targets, channel, r.Model); other != role {
+			return nil, nil, refuse("%s is signed by role %s, which devices do not ask about it; role %s signs %s", path, role, other, r.Model)
 		}
 		out = append(out, *r)
 		if signer != "" {
@@ -176,14 +202,14 @@ const maxCounterStep = 1_000_000
 // floorsInReach wants no floor to be beyond what the next release can have: a floor
 // never falls, so one that no counter reaches would end the model's name in the
 // channel for good.
-func floorsInReach(channel string, c RoleCustom, md *metadata.Metadata[metadata.TargetsType]) error {
+func floorsInReach(role string, c RoleCustom, md *targetsFile) error {
 	highest, err := counters(md)
 	if err != nil {
-		return refuse("role %s: %v", channel, err)
+		return refuse("role %s: %v", role, err)
 	}
 	for model, floor := range c.Floors {
 		if floor > highest[model]+1 {
-			return refuse("role %s: the floor of %s is %d, its newest release has counter %d", channel, model, floor, highest[model])
+			return refuse("role %s: the floor of %s is %d, its newest release has counter %d", role, model, floor, highest[model])
 		}
 	}
 	return nil
@@ -193,13 +219,20 @@ func floorsInReach(channel string, c RoleCustom, md *metadata.Metadata[metadata.
 func counters(md *metadata.Metadata[metadata.TargetsType]) (map[string]int64, error) {
 	highest := map[string]int64{}
 	for path, t := range md.Signed.Targets {
-		var c bundle.Custom
-		if t.Custom == nil || json.Unmarshal(*t.Custom, &c) != nil {
-			return nil, fmt.Errorf("%s in the catalog says nothing of its release", path)
+		c, err := customOf(path, t)
+		if err != nil {
+			return nil, err
 		}
 		highest[c.Release.Model] = max(highest[c.Release.Model], c.Release.Counter)
 	}
 	return highest, nil
+}
+
+func customOf(path string, t *metadata.TargetFiles) (c bundle.Custom, err error) {
+	if t.Custom == nil || json.Unmarshal(*t.Custom, &c) != nil {
+		return c, fmt.Errorf("%s in the catalog says nothing of its release", path)
+	}
+	return c, nil
 }
 
 // judge opens the bundle behind a new target and compares it with what is signed.

@@ -325,10 +325,10 @@ func TestNewer(t *testing.T) {
 		"a new device":          {"dev", catalog.Held{}, "root1 timestamp2 snapshot2 targets1 dev2"},
 		"another channel":       {"production", catalog.Held{}, "root1 timestamp2 snapshot2 targets1 production1"},
 		"an enrolled device":    {"dev", catalog.Held{Root: 1}, "timestamp2 snapshot2 targets1 dev2"},
-		"before the release":    {"dev", catalog.Held{Root: 1, Timestamp: 1, Snapshot: 1, Targets: 1, Role: 1}, "timestamp2 snapshot2 dev2"},
-		"all":                   {"dev", catalog.Held{Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1, Role: 2}, ""},
-		"more than there is":    {"dev", catalog.Held{Root: 9, Timestamp: 9, Snapshot: 9, Targets: 9, Role: 9}, ""},
-		"nonsense":              {"dev", catalog.Held{Root: -9, Timestamp: -1, Snapshot: -1, Targets: -1, Role: -1}, "root1 timestamp2 snapshot2 targets1 dev2"},
+		"before the release":    {"dev", catalog.Held{Root: 1, Timestamp: 1, Snapshot: 1, Targets: 1, Roles: map[string]int64{"dev": 1}}, "timestamp2 snapshot2 dev2"},
+		"all":                   {"dev", catalog.Held{Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1, Roles: map[string]int64{"dev": 2}}, ""},
+		"more than there is":    {"dev", catalog.Held{Root: 9, Timestamp: 9, Snapshot: 9, Targets: 9, Roles: map[string]int64{"dev": 9}}, ""},
+		"nonsense":              {"dev", catalog.Held{Root: -9, Timestamp: -1, Snapshot: -1, Targets: -1, Roles: map[string]int64{"dev": -1}}, "root1 timestamp2 snapshot2 targets1 dev2"},
 		"a channel of nobody's": {"", catalog.Held{Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1}, ""},
 	} {
 		rows, err := r.Newer(t.Context(), c.channel, c.held)

@@ -16,7 +16,7 @@ type Ceremony struct {
 	CatalogRoot  []byte            `json:"catalog_root"`
 	DirectorRoot []byte            `json:"director_root"`
 	Targets      []byte            `json:"targets"`
-	Roles        map[string][]byte `json:"roles"` // by channel
+	Roles        map[string][]byte `json:"roles"` // by name
 }
 
 // Install takes in a ceremony on a server that has no roots yet. Everything must
@@ -82,22 +82,25 @@ func (s *Service) check(c *Ceremony) ([]fleet.MetaRow, error) {
 		{Repo: RepoDirector, Role: metadata.ROOT, Version: 1, Bytes: c.DirectorRoot},
 		{Repo: Repo, Role: metadata.TARGETS, Version: 1, Bytes: c.Targets},
 	}
-	for _, ch := range fleet.Channels {
-		b, ok := c.Roles[ch]
+	if err := checkDelegations(targets); err != nil {
+		return nil, err
+	}
+	for _, role := range Roles(targets) {
+		b, ok := c.Roles[role]
 		if !ok {
-			return nil, refuse("the role of channel %s is missing", ch)
+			return nil, refuse("the role %s is missing", role)
 		}
-		md, err := s.checkRole(targets, ch, b, 1)
+		md, err := s.checkRole(targets, role, b, 1)
 		if err != nil {
 			return nil, err
 		}
 		if len(md.Signed.Targets) != 0 {
-			return nil, refuse("role %s: a ceremony publishes nothing", ch)
+			return nil, refuse("role %s: a ceremony publishes nothing", role)
 		}
-		if _, err := ownCustom(ch, md); err != nil {
+		if _, err := ownCustom(role, md); err != nil {
 			return nil, err
 		}
-		rows = append(rows, fleet.MetaRow{Repo: Repo, Role: ch, Version: 1, Bytes: b})
+		rows = append(rows, fleet.MetaRow{Repo: Repo, Role: role, Version: 1, Bytes: b})
 	}
 	return rows, nil
 }
@@ -133,23 +136,23 @@ func soleKey(root *metadata.Metadata[metadata.RootType], role string, want ed255
 	return nil
 }
 
-// checkRole verifies a channel's role against its delegation.
-func (s *Service) checkRole(targets *metadata.Metadata[metadata.TargetsType], channel string, b []byte, version int64) (*metadata.Metadata[metadata.TargetsType], error) {
+// checkRole verifies the role of a channel or a team against its delegation.
+func (s *Service) checkRole(targets *targetsFile, role string, b []byte, version int64) (*targetsFile, error) {
 	md, err := parse(b, MaxTargets, metadata.Targets())
 	if err != nil {
 		return nil, err
 	}
-	if err := targets.VerifyDelegate(channel, md); err != nil {
-		return nil, refuse("role %s: %v", channel, err)
+	if err := targets.VerifyDelegate(role, md); err != nil {
+		return nil, refuse("role %s: %v", role, err)
 	}
 	if md.Signed.Version != version {
-		return nil, fleet.ErrCatalogStale.With("role %s: version %d wanted, %d was sent", channel, version, md.Signed.Version)
+		return nil, fleet.ErrCatalogStale.With("role %s: version %d wanted, %d was sent", role, version, md.Signed.Version)
 	}
 	if md.Signed.IsExpired(s.Now()) {
-		return nil, refuse("role %s expired at %s", channel, md.Signed.Expires)
+		return nil, refuse("role %s expired at %s", role, md.Signed.Expires)
 	}
 	if md.Signed.Delegations != nil {
-		return nil, refuse("role %s delegates, which a channel may not", channel)
+		return nil, refuse("role %s delegates, which it may not", role)
 	}
 	return md, nil
 }

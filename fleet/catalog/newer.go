@@ -11,7 +11,7 @@ import (
 // Held are the versions that a device holds; 0: none.
 type Held struct {
 	Root, Timestamp, Snapshot, Targets int64
-	Role                               int64 // of its channel
+	Roles                              map[string]int64 // of its channel and of the channel's teams
 }
 
 // Ahead names a role of which a device holds a newer version than is here, as
@@ -21,15 +21,19 @@ func (s *Service) Ahead(ctx context.Context, channel string, h Held) (role strin
 	if err != nil || len(st.Rows) == 0 {
 		return "", 0, 0, err
 	}
-	role, have, held = ahead(st, channel, h)
+	speak, err := s.speaking(st, channel)
+	if err != nil {
+		return "", 0, 0, err
+	}
+	role, have, held = ahead(st, speak, h)
 	return role, have, held, nil
 }
 
 // ahead leaves out what a root that the device does not have yet may put right: keys
 // that it replaces take the versions with them that they have signed, see
 // shared/trust.
-func ahead(st *State, channel string, h Held) (role string, have, held int64) {
-	roles := h.roles(channel)
+func ahead(st *State, speak []string, h Held) (role string, have, held int64) {
+	roles := h.roles(speak)
 	if h.Root < st.Rows[metadata.ROOT].Version {
 		roles = roles[:1]
 	}
@@ -48,12 +52,41 @@ type heldRole struct {
 }
 
 // roles lists the held versions, what people sign first.
-func (h Held) roles(channel string) []heldRole {
-	return []heldRole{{metadata.ROOT, h.Root}, {metadata.TARGETS, h.Targets}, {channel, h.Role}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TIMESTAMP, h.Timestamp}}
+func (h Held) roles(speak []string) []heldRole {
+	list := []heldRole{{metadata.ROOT, h.Root}, {metadata.TARGETS, h.Targets}}
+	return append(append(list, h.speaking(speak)...), heldRole{metadata.SNAPSHOT, h.Snapshot}, heldRole{metadata.TIMESTAMP, h.Timestamp})
+}
+
+func (h Held) speaking(speak []string) []heldRole {
+	var list []heldRole
+	for _, r := range speak {
+		list = append(list, heldRole{r, h.Roles[r]})
+	}
+	return list
+}
+
+// speaking lists the roles that speak for a channel: its own and its teams'.
+func (s *Service) speaking(st *State, channel string) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if row := st.Rows[metadata.TARGETS]; s.delegated.version != row.Version || s.delegated.roles == nil {
+		targets, err := parse(row.Bytes, MaxTargets, metadata.Targets())
+		if err != nil {
+			return nil, err
+		}
+		s.delegated.version, s.delegated.roles = row.Version, Roles(targets)
+	}
+	var list []string
+	for _, r := range s.delegated.roles {
+		if ch, ok := fleet.ChannelOf(r); ok && ch == channel {
+			list = append(list, r)
+		}
+	}
+	return list, nil
 }
 
 // Newer returns every file that a device of a channel needs and does not hold,
-// roots first, then timestamp, snapshot, targets, the channel's role. With a root
+// roots first, then timestamp, snapshot, targets, the roles of the channel. With a root
 // come all the others, whatever the device holds: under new keys versions begin anew.
 // A device that is ahead gets none: it would have to refuse them.
 func (s *Service) Newer(ctx context.Context, channel string, h Held) ([]fleet.MetaRow, error) {
@@ -61,7 +94,11 @@ func (s *Service) Newer(ctx context.Context, channel string, h Held) ([]fleet.Me
 	if err != nil || len(st.Rows) == 0 {
 		return nil, err
 	}
-	if role, _, _ := ahead(st, channel, h); role != "" {
+	speak, err := s.speaking(st, channel)
+	if err != nil {
+		return nil, err
+	}
+	if role, _, _ := ahead(st, speak, h); role != "" {
 		return nil, nil
 	}
 	out, err := NewerRoots(ctx, s.Store, Repo, h.Root)
@@ -69,7 +106,7 @@ func (s *Service) Newer(ctx context.Context, channel string, h Held) ([]fleet.Me
 		return nil, err
 	}
 	all := len(out) > 0
-	for _, x := range []heldRole{{metadata.TIMESTAMP, h.Timestamp}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TARGETS, h.Targets}, {channel, h.Role}} {
+	for _, x := range append([]heldRole{{metadata.TIMESTAMP, h.Timestamp}, {metadata.SNAPSHOT, h.Snapshot}, {metadata.TARGETS, h.Targets}}, h.speaking(speak)...) {
 		if r, ok := st.Rows[x.role]; ok && (all || r.Version > x.held) {
 			out = append(out, r)
 		}

@@ -15,7 +15,7 @@ import (
 func TestNewerAndAhead(t *testing.T) {
 	r := installed(t)
 	r.publish("dev", r.pub.Next("dev", map[*catalogtest.Bundle]int64{r.runtime("2.3.0"): 1}))
-	now := catalog.Held{Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1, Role: 2}
+	now := catalog.Held{Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1, Roles: map[string]int64{"dev": 2}}
 	with := func(change func(*catalog.Held)) catalog.Held { h := now; change(&h); return h }
 	for _, c := range []struct {
 		about string
@@ -25,8 +25,8 @@ func TestNewerAndAhead(t *testing.T) {
 	}{
 		{"a new device", catalog.Held{}, 5, ""},
 		{"one that has everything", now, 0, ""},
-		{"one of before the release", with(func(h *catalog.Held) { h.Timestamp, h.Snapshot, h.Role = 1, 1, 1 }), 3, ""},
-		{"a newer role, older others", with(func(h *catalog.Held) { h.Timestamp, h.Snapshot, h.Role = 1, 1, 3 }), 0, "dev"},
+		{"one of before the release", with(func(h *catalog.Held) { h.Timestamp, h.Snapshot, h.Roles = 1, 1, map[string]int64{"dev": 1} }), 3, ""},
+		{"a newer role, older others", with(func(h *catalog.Held) { h.Timestamp, h.Snapshot, h.Roles = 1, 1, map[string]int64{"dev": 3} }), 0, "dev"},
 		{"a newer root", with(func(h *catalog.Held) { h.Root, h.Timestamp = 2, 1 }), 0, "root"},
 		{"newer targets", with(func(h *catalog.Held) { h.Targets = 2 }), 0, "targets"},
 		{"a newer snapshot", with(func(h *catalog.Held) { h.Snapshot = 3 }), 0, "snapshot"},
@@ -97,10 +97,10 @@ func TestNewRootBringsAll(t *testing.T) {
 		want  []string
 		ahead string
 	}{
-		{"up to date before", catalog.Held{Root: 1, Timestamp: 1, Snapshot: 1, Targets: 1, Role: 1}, all, ""},
-		{"timestamp far ahead", catalog.Held{Root: 1, Timestamp: 1 << 60, Snapshot: 1, Targets: 1, Role: 1}, all, ""},
-		{"all far ahead", catalog.Held{Root: 1, Timestamp: 1 << 60, Snapshot: 1 << 60, Targets: 1 << 60, Role: 1 << 60}, all, ""},
-		{"knows the root, far ahead", catalog.Held{Root: 2, Timestamp: 1 << 60, Snapshot: 1, Targets: 1, Role: 1}, nil, "timestamp"},
+		{"up to date before", catalog.Held{Root: 1, Timestamp: 1, Snapshot: 1, Targets: 1, Roles: map[string]int64{"dev": 1}}, all, ""},
+		{"timestamp far ahead", catalog.Held{Root: 1, Timestamp: 1 << 60, Snapshot: 1, Targets: 1, Roles: map[string]int64{"dev": 1}}, all, ""},
+		{"all far ahead", catalog.Held{Root: 1, Timestamp: 1 << 60, Snapshot: 1 << 60, Targets: 1 << 60, Roles: map[string]int64{"dev": 1 << 60}}, all, ""},
+		{"knows the root, far ahead", catalog.Held{Root: 2, Timestamp: 1 << 60, Snapshot: 1, Targets: 1, Roles: map[string]int64{"dev": 1}}, nil, "timestamp"},
 		{"a root that is not here", catalog.Held{Root: 3}, nil, "root"},
 	} {
 		rows, err := r.Newer(t.Context(), "dev", tc.held)

@@ -110,7 +110,7 @@ func (r *rig) refuses(want *fleet.Error, act func() error) {
 // publish takes a role in and remembers it.
 func (r *rig) publish(channel string, md *catalogtest.Targets) []fleet.Release {
 	r.t.Helper()
-	rs, err := r.Ingest(r.t.Context(), channel, r.pub.SignRole(md), "anna")
+	rs, err := r.Ingest(r.t.Context(), channel, r.pub.SignAs(channel, md), "anna")
 	must(r.t, err)
 	r.pub.Published(channel, md)
 	return rs

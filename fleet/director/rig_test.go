@@ -163,7 +163,7 @@ func (s *device) Refresh(ctx context.Context, h trust.Held) ([]trust.File, error
 	if err != nil {
 		return nil, err
 	}
-	more, err := s.r.catalog.Newer(ctx, channel, catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Role: h.Roles[channel]})
+	more, err := s.r.catalog.Newer(ctx, channel, catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Roles: h.Roles})
 	s.last = nil
 	for _, m := range append(rows, more...) {
 		s.last = append(s.last, trust.File{Repo: m.Repo, Role: m.Role, Version: m.Version, Bytes: m.Bytes})

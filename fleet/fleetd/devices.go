@@ -8,7 +8,6 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/broker"
-	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/shared/wire"
 )
@@ -27,7 +26,7 @@ func (s *server) rows(ctx context.Context, device string, h *wire.Held) ([]fleet
 	if err != nil {
 		return nil, err
 	}
-	more, err := s.catalog.Newer(ctx, d.Channel, catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Role: h.Roles[d.Channel]})
+	more, err := s.catalog.Newer(ctx, d.Channel, heldOf(*h))
 	return append(out, more...), err
 }
 

@@ -31,7 +31,7 @@ func (s *server) hello(ctx context.Context, device string, h *wire.Hello) error 
 	if err != nil {
 		return err
 	}
-	role, have, held, err := s.catalog.Ahead(ctx, d.Channel, heldOf(h.Held, d.Channel))
+	role, have, held, err := s.catalog.Ahead(ctx, d.Channel, heldOf(h.Held))
 	if err != nil {
 		return err
 	}
@@ -48,8 +48,8 @@ func (s *server) hello(ctx context.Context, device string, h *wire.Hello) error 
 	return s.alarmAhead(ctx, device, found)
 }
 
-func heldOf(h wire.Held, channel string) catalog.Held {
-	return catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Role: h.Roles[channel]}
+func heldOf(h wire.Held) catalog.Held {
+	return catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Roles: h.Roles}
 }
 
 // finding is one role of which a device holds something newer than is here.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -79,6 +80,7 @@ type Ceremony struct {
 	Online    Online    `json:"online"`
 	Joined    []Holder  `json:"joined"`
 	Machines  []Machine `json:"machines,omitempty"`
+	Teams     []Team    `json:"teams,omitempty"`
 	Drafted   time.Time `json:"drafted,omitzero"` // when the last holder joined; lifetimes count from here
 	// Editions of files that were amended since.
 	Editions map[string]Edition `json:"editions,omitempty"`
@@ -99,7 +101,7 @@ type JoinConfig struct {
 	Holders, Threshold int // 0: 3 and 2, or what the first holder said
 	Practice           bool
 	Online             func() (*Online, error)
-	Passphrase         Passphrase
+	Passphrase         offline.Passphrase
 	// RootKey and ReleaseKey are keys that a plug-in holds, as NAME://KEY; empty:
 	// they are made here.
 	RootKey, ReleaseKey string
@@ -130,10 +132,10 @@ func Join(c JoinConfig, now time.Time) (*Ceremony, error) {
 		return nil, err
 	}
 	h := Holder{Name: c.Holder, RootRef: c.RootKey, ReleaseRef: c.ReleaseKey}
-	if h.Root, err = OwnKey(h.Where(c.Dir, KindRoot), c.Passphrase); err != nil {
+	if h.Root, err = offline.OwnKey(h.Where(c.Dir, KindRoot), c.Passphrase); err != nil {
 		return nil, err
 	}
-	if h.Release, err = OwnKey(h.Where(c.Dir, KindRelease), c.Passphrase); err != nil {
+	if h.Release, err = offline.OwnKey(h.Where(c.Dir, KindRelease), c.Passphrase); err != nil {
 		return nil, err
 	}
 	cer.Joined = append(cer.Joined, h)
@@ -167,7 +169,7 @@ func begin(c JoinConfig) (*Ceremony, error) {
 		return nil, err
 	}
 	if c.Practice {
-		return cer, ReplaceFile(filepath.Join(c.Dir, PracticeFile), []byte(practiceWarning))
+		return cer, offline.ReplaceFile(filepath.Join(c.Dir, PracticeFile), []byte(practiceWarning))
 	}
 	return cer, nil
 }
@@ -201,7 +203,7 @@ func (c *Ceremony) validate() error {
 	case len(c.Joined) > c.Holders:
 		return refuse("ceremony.malformed", next, "%s names more holders than it allows", CeremonyFile)
 	}
-	return nil
+	return c.validateTeams()
 }
 
 func (o *Online) validate() error {
@@ -226,7 +228,7 @@ func (c *Ceremony) complete() bool { return len(c.Joined) == c.Holders }
 // LoadCeremony reads a ceremony's state; an error that wraps fs.ErrNotExist when
 // none was begun there.
 func LoadCeremony(dir string) (*Ceremony, error) {
-	b, err := ReadBounded(filepath.Join(dir, CeremonyFile), maxCeremony)
+	b, err := offline.ReadBounded(filepath.Join(dir, CeremonyFile), maxCeremony)
 	if err != nil {
 		return nil, fmt.Errorf("read ceremony: %w", err)
 	}
@@ -261,7 +263,7 @@ func (c *Ceremony) Save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return ReplaceFile(filepath.Join(dir, CeremonyFile), append(b, '\n'))
+	return offline.ReplaceFile(filepath.Join(dir, CeremonyFile), append(b, '\n'))
 }
 
 // The two keys of a holder.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,11 +14,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 var day0 = time.Date(2026, 11, 22, 10, 0, 0, 123, time.UTC)
 
-func pass(p string) Passphrase { return func(bool) ([]byte, error) { return []byte(p), nil } }
+func pass(p string) offline.Passphrase { return func(bool) ([]byte, error) { return []byte(p), nil } }
 
 // onlineOf are the public halves of a test server's keys.
 func onlineOf(s *server) *Online {
@@ -211,44 +211,10 @@ func TestSignRefuses(t *testing.T) {
 	wantCode(t, err, "key.mismatch")
 }
 
-func TestKeyFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "k.pem")
-	if _, err := newKey(path, pass("secret")); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil || !bytes.HasPrefix(b, []byte("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n")) {
-		t.Errorf("%q, %v", b, err)
-	}
-	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", st.Mode(), err)
-	}
-	_, err = newKey(path, pass("secret"))
-	wantCode(t, err, "key.exists")
-	_, err = LoadKey(filepath.Join(t.TempDir(), "none"), pass(""))
-	wantCode(t, err, "key.unknown")
-	gone := errors.New("nobody there")
-	if _, err := LoadKey(path, func(bool) ([]byte, error) { return nil, gone }); !errors.Is(err, gone) {
-		t.Error(err)
-	}
-}
-
 // What Install sends is what the catalog takes, key for key.
 func TestInstallBody(t *testing.T) {
 	var mine installBody
 	if d := cmp.Diff(catalog.Ceremony(mine), catalog.Ceremony{}); d != "" {
 		t.Error(d)
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"signed":{"_type":"targets","targets":{"a":null}},"signatures":[]}`))
-	f.Add([]byte(`{"signed":{"_type":"root","roles":{"root":null}},"signatures":[{"keyid":"a","sig":""}]}`))
-	f.Add([]byte(`{"signed":{"_type":"targets","spec_version":"1.0.31","version":1,"expires":"2030-01-01T00:00:00Z","targets":{}},"signatures":[]}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if md, err := Parse[targetsType]("x", b); err == nil {
-			_, _ = unsigned(md) // may refuse, not panic
-		}
-		_, _ = Parse[rootType]("x", b)
-	})
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
+	"github.com/dunlin-edge/dunlin/shared/bundle"
+	"github.com/dunlin-edge/dunlin/shared/trust"
 )
 
 const catalogRepo = "catalog"
@@ -19,11 +22,12 @@ const catalogRepo = "catalog"
 // the next version skip those that may be lost.
 const maxRoleJump = 10_000
 
-// channel is a channel's role as the server has it, verified up to the root that
-// the publisher trusts: nobody but the holders of keys wrote what is in it.
+// channel is a role that speaks for a channel, as the server has it, verified up to the
+// root that the publisher trusts: nobody but the holders of keys wrote what is in it.
 type channel struct {
-	name        string
-	base        files // what was verified
+	name        string // of the channel
+	team        string // whose role it is; empty: the channel's
+	base        files  // what was verified
 	md          *metadata.Metadata[metadata.TargetsType]
 	next        int64 // version
 	delegations *metadata.Metadata[metadata.TargetsType]
@@ -53,53 +57,78 @@ type files struct {
 	Floor   int64  `json:"floor,omitempty"` // the next version of the role is above it
 }
 
-// fetch asks the server for the files of a channel.
-func (c *Client) fetch(ctx context.Context, channel string) (f files, err error) {
-	if !fleet.ValidChannel(channel) {
-		return f, refuse("channel.unknown", "pass one of: "+strings.Join(fleet.Channels, ", "), "there is no channel %q", channel)
-	}
+// fetch asks the server for the newest of every role of the catalog, by name.
+func (c *Client) fetch(ctx context.Context) (map[string]metaFile, error) {
 	var list metaList
 	if err := c.get(ctx, "/v1/catalog/metadata", &list); err != nil {
-		return f, err
+		return nil, err
 	}
+	all := map[string]metaFile{}
 	for _, m := range list.Items {
-		switch {
-		case m.Repo != catalogRepo:
-		case m.Role == metadata.ROOT:
-			f.Root = m.Bytes
-		case m.Role == metadata.TARGETS:
-			f.Targets = m.Bytes
-		case m.Role == channel:
-			f.Role, f.Floor = m.Bytes, m.Floor
+		if m.Repo == catalogRepo {
+			all[m.Role] = m
 		}
 	}
-	return f, nil
+	return all, nil
 }
 
-// channel fetches a channel's role and verifies it.
-func (c *Client) channel(ctx context.Context, name string, t *Trust) (*channel, error) {
-	f, err := c.fetch(ctx, name)
+// filesOf are those that belong to one role.
+func filesOf(all map[string]metaFile, role string) files {
+	return files{Root: all[metadata.ROOT].Bytes, Targets: all[metadata.TARGETS].Bytes, Role: all[role].Bytes, Floor: all[role].Floor}
+}
+
+// channel fetches the role that a model's releases in a channel are signed with, and
+// verifies it.
+func (c *Client) channel(ctx context.Context, name, model string, t *Trust) (*channel, error) {
+	if !fleet.ValidChannel(name) {
+		return nil, refuse("channel.unknown", "pass one of: "+strings.Join(fleet.Channels, ", "), "there is no channel %q", name)
+	}
+	all, err := c.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return t.channel(name, f)
+	f := filesOf(all, name)
+	targets, err := t.targets(f)
+	if err != nil {
+		return nil, err
+	}
+	role := owner(targets, name, model)
+	return t.channel(role, filesOf(all, role))
 }
 
-// channel verifies a channel's role. A server that was broken into could otherwise
-// have the publisher sign releases of its own making.
-func (t *Trust) channel(name string, f files) (*channel, error) {
+// owner is the role that a model's releases in a channel are signed with.
+func owner(targets *metadata.Metadata[metadata.TargetsType], channel, model string) string {
+	return trust.Owner(targets.Signed.Delegations, channel, bundle.TargetPath(channel, model, "0"))
+}
+
+// targets verifies the catalog's targets.
+func (t *Trust) targets(f files) (*metadata.Metadata[metadata.TargetsType], error) {
 	root, err := t.newest(f.Root)
 	if err != nil {
 		return nil, err
 	}
-	targets, err := Parse[metadata.TargetsType]("the catalog's targets", f.Targets)
+	targets, err := offline.Parse[metadata.TargetsType]("the catalog's targets", f.Targets)
 	if err != nil {
 		return nil, err
 	}
 	if err := root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
 		return nil, untrusted("the catalog's targets: %v", err)
 	}
-	md, err := Parse[metadata.TargetsType]("role "+name, f.Role)
+	return targets, nil
+}
+
+// channel verifies a role that speaks for a channel. A server that was broken into
+// could otherwise have the publisher sign releases of its own making.
+func (t *Trust) channel(name string, f files) (*channel, error) {
+	of, ok := fleet.ChannelOf(name)
+	if !ok {
+		return nil, untrusted("role %q is no channel's and no team's", name)
+	}
+	targets, err := t.targets(f)
+	if err != nil {
+		return nil, err
+	}
+	md, err := offline.Parse[metadata.TargetsType]("role "+name, f.Role)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +140,8 @@ func (t *Trust) channel(name string, f files) (*channel, error) {
 	}
 	next := max(md.Signed.Version, f.Floor) + 1
 	i := slices.IndexFunc(targets.Signed.Delegations.Roles, func(r metadata.DelegatedRole) bool { return r.Name == name })
-	return &channel{name: name, base: f, md: md, next: next, delegations: targets, role: targets.Signed.Delegations.Roles[i], names: t.Names}, nil
+	team := strings.TrimPrefix(strings.TrimPrefix(name, of), ".")
+	return &channel{name: of, team: team, base: f, md: md, next: next, delegations: targets, role: targets.Signed.Delegations.Roles[i], names: t.Names}, nil
 }
 
 func untrusted(format string, args ...any) error {
@@ -152,11 +182,19 @@ func (c *channel) raise(model string, floor int64) (changed bool, err error) {
 	return true, nil
 }
 
+// title is the role for people.
+func (c *channel) title() string {
+	if c.team != "" {
+		return "team " + c.team + " of channel " + c.name
+	}
+	return "channel " + c.name
+}
+
 // mayAll refuses keys that may not sign for the channel.
-func (c *channel) mayAll(keys []*Key) error {
+func (c *channel) mayAll(keys []*offline.Key) error {
 	for _, k := range keys {
 		if !slices.Contains(c.role.KeyIDs, k.ID) {
-			return refuse("publish.key", "use keys of: "+c.who(nil), "key %s may not sign for channel %s", k.ID, c.name)
+			return refuse("publish.key", "use keys of: "+c.who(nil), "key %s may not sign for %s", k.ID, c.title())
 		}
 	}
 	return nil
@@ -166,7 +204,7 @@ func (c *channel) mayAll(keys []*Key) error {
 func (c *channel) signedBy(md *metadata.Metadata[metadata.TargetsType]) []string {
 	var ids []string
 	for _, id := range c.role.KeyIDs {
-		if k := c.delegations.Signed.Delegations.Keys[id]; k != nil && SignedBy(md, k, id) {
+		if k := c.delegations.Signed.Delegations.Keys[id]; k != nil && offline.SignedBy(md, k, id) {
 			ids = append(ids, id)
 		}
 	}
@@ -209,11 +247,11 @@ type Trust struct {
 
 // newest returns the server's root if the trusted one vouches for it.
 func (t *Trust) newest(b []byte) (*metadata.Metadata[metadata.RootType], error) {
-	trusted, err := Parse[metadata.RootType]("the trusted root", t.Root)
+	trusted, err := offline.Parse[metadata.RootType]("the trusted root", t.Root)
 	if err != nil {
 		return nil, err
 	}
-	root, err := Parse[metadata.RootType]("the server's root", b)
+	root, err := offline.Parse[metadata.RootType]("the server's root", b)
 	if err != nil {
 		return nil, err
 	}
@@ -232,21 +270,21 @@ func (t *Trust) newest(b []byte) (*metadata.Metadata[metadata.RootType], error) 
 // ReadTrust reads a trusted root, and the holders' names from the ceremony beside
 // it if that is there.
 func ReadTrust(root, ceremonyDir string) (*Trust, error) {
-	b, err := ReadBounded(root, maxPaper)
+	b, err := offline.ReadBounded(root, offline.MaxPaper)
 	if err != nil {
 		return nil, refuse("publish.root", "pass --root with the "+CatalogRootFile+" of the ceremony, or keep the key in its folder "+KeysDir, "read the trusted root: %v", err)
 	}
 	t := &Trust{Root: b, Names: map[string]string{}}
 	if c, err := LoadCeremony(ceremonyDir); err == nil {
 		for i := range c.Joined {
-			_, id, err := TUFKey(c.Joined[i].Release)
+			_, id, err := offline.TUFKey(c.Joined[i].Release)
 			if err != nil {
 				return nil, err
 			}
 			t.Names[id] = c.Joined[i].Name
 		}
 		for i := range c.Machines {
-			_, id, err := TUFKey(c.Machines[i].Key)
+			_, id, err := offline.TUFKey(c.Machines[i].Key)
 			if err != nil {
 				return nil, err
 			}

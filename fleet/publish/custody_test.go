@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dunlin-edge/dunlin/fleet/kms"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // plugin puts the plug-in of testbed/plugin on PATH.
@@ -63,7 +64,7 @@ func TestPlugins(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := &publisher{s, dir, s.client(t), map[string]*Key{}}
+	p := &publisher{s, dir, s.client(t), map[string]*offline.Key{}}
 	if err := p.client.Install(context.Background(), dir, day0); err != nil {
 		t.Fatal(err)
 	}
@@ -71,9 +72,9 @@ func TestPlugins(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), "machine ci  dev only") {
 		t.Errorf("the transcript does not name the machine (%v):\n%s", err, text)
 	}
-	keys := func(refs ...string) (out []*Key) {
+	keys := func(refs ...string) (out []*offline.Key) {
 		for _, r := range refs {
-			k, err := LoadKey(r, nil)
+			k, err := offline.LoadKey(r, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

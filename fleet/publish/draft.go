@@ -4,11 +4,13 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // Lifetimes of what is signed offline.
@@ -31,7 +33,13 @@ type Draft struct {
 	Kind      string // of the keys that sign it
 	Threshold int
 	Expires   time.Time
-	Paper     Paper
+	Paper     offline.Paper
+	Members   []string // holders who may sign; nil: all
+}
+
+// may tells whether a holder is one of those who sign.
+func (d *Draft) may(holder string) bool {
+	return d.Members == nil || slices.Contains(d.Members, holder)
 }
 
 // Drafts makes all of them; equal ceremonies give equal drafts. After an amendment
@@ -62,18 +70,18 @@ func (c *Ceremony) Drafts() ([]Draft, error) {
 	director.Signed.Version, director.Signed.Expires = c.edition(DirectorRootFile, RootLife)
 	targets.Signed.Version, targets.Signed.Expires = c.edition(TargetsFile, RoleLife)
 	list := []Draft{
-		{CatalogRootFile, KindRoot, c.Threshold, catalog.Signed.Expires, catalog},
-		{DirectorRootFile, KindRoot, c.Threshold, director.Signed.Expires, director},
-		{TargetsFile, KindRelease, c.Threshold, targets.Signed.Expires, targets},
+		{CatalogRootFile, KindRoot, c.Threshold, catalog.Signed.Expires, catalog, nil},
+		{DirectorRootFile, KindRoot, c.Threshold, director.Signed.Expires, director, nil},
+		{TargetsFile, KindRelease, c.Threshold, targets.Signed.Expires, targets, nil},
 	}
 	if len(c.Editions) > 0 {
-		return list, nil // what the channels' roles hold by now does not follow from here
+		return list, nil // what the roles of channels hold by now does not follow from here
 	}
-	role := c.Drafted.Add(RoleLife)
-	for _, ch := range fleet.Channels {
-		md := metadata.Targets(role)
-		md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": ch}}
-		list = append(list, Draft{ch + ".json", KindRelease, c.ChannelThreshold(ch), role, md})
+	end := c.Drafted.Add(RoleLife)
+	for _, r := range c.Roles() {
+		md := metadata.Targets(end)
+		md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": r.Channel}}
+		list = append(list, Draft{r.File(), KindRelease, r.Threshold, end, md, r.Members})
 	}
 	return list, nil
 }
@@ -101,35 +109,17 @@ func (c *Ceremony) root(snapshot, timestamp ed25519.PublicKey) (*metadata.Metada
 	return md, addKey(&md.Signed, timestamp, metadata.TIMESTAMP)
 }
 
-// targets delegates each channel to the holders' release keys.
+// targets delegates each channel to the holders' release keys, and models to teams.
 func (c *Ceremony) targets() (*metadata.Metadata[metadata.TargetsType], error) {
 	md := metadata.Targets(c.Drafted.Add(RoleLife))
 	if c.Practice {
 		md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"practice": true}}
 	}
 	md.Signed.Delegations = &metadata.Delegations{Keys: map[string]*metadata.Key{}}
-	for _, ch := range fleet.Channels {
-		role := metadata.DelegatedRole{Name: ch, Threshold: c.ChannelThreshold(ch), Terminating: true, Paths: []string{ch + "/*/*"}}
-		for i := range c.Joined {
-			k, id, err := TUFKey(c.Joined[i].Release)
-			if err != nil {
-				return nil, err
-			}
-			md.Signed.Delegations.Keys[id] = k
-			role.KeyIDs = append(role.KeyIDs, id)
+	for _, r := range c.Roles() {
+		if err := c.delegate(md.Signed.Delegations, &r); err != nil {
+			return nil, err
 		}
-		for i := range c.Machines {
-			if c.Machines[i].Channel != ch {
-				continue
-			}
-			k, id, err := TUFKey(c.Machines[i].Key)
-			if err != nil {
-				return nil, err
-			}
-			md.Signed.Delegations.Keys[id] = k
-			role.KeyIDs = append(role.KeyIDs, id)
-		}
-		md.Signed.Delegations.Roles = append(md.Signed.Delegations.Roles, role)
 	}
 	return md, nil
 }
@@ -143,7 +133,7 @@ func (c *Ceremony) ChannelThreshold(channel string) int {
 }
 
 func addKey(root *metadata.RootType, public []byte, role string) error {
-	k, _, err := TUFKey(public)
+	k, _, err := offline.TUFKey(public)
 	if err != nil {
 		return err
 	}
@@ -160,7 +150,7 @@ func (c *Ceremony) writeDrafts(dir string) error {
 		if err != nil {
 			return fmt.Errorf("draft %s: %w", d.File, err)
 		}
-		if err := ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
+		if err := offline.ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -20,7 +20,7 @@ type installBody struct {
 	CatalogRoot  []byte            `json:"catalog_root"`
 	DirectorRoot []byte            `json:"director_root"`
 	Targets      []byte            `json:"targets"`
-	Roles        map[string][]byte `json:"roles"` // by channel
+	Roles        map[string][]byte `json:"roles"` // by name
 }
 
 // Install brings a ceremony whose every file has reached its threshold to the
@@ -37,13 +37,13 @@ func (c *Client) Install(ctx context.Context, dir string, now time.Time) error {
 	}
 	files := map[string][]byte{}
 	for _, s := range status {
-		if files[s.File], err = ReadBounded(filepath.Join(dir, s.File), maxPaper); err != nil {
+		if files[s.File], err = offline.ReadBounded(filepath.Join(dir, s.File), offline.MaxPaper); err != nil {
 			return err
 		}
 	}
 	req := installBody{CatalogRoot: files[CatalogRootFile], DirectorRoot: files[DirectorRootFile], Targets: files[TargetsFile], Roles: map[string][]byte{}}
-	for _, ch := range fleet.Channels {
-		req.Roles[ch] = files[ch+".json"]
+	for _, r := range cer.Roles() {
+		req.Roles[r.Name] = files[r.File()]
 	}
 	b, err := json.Marshal(req)
 	if err != nil {
@@ -56,7 +56,7 @@ func (c *Client) Install(ctx context.Context, dir string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return ReplaceFile(filepath.Join(dir, TranscriptFile), text)
+	return offline.ReplaceFile(filepath.Join(dir, TranscriptFile), text)
 }
 
 // transcript says what was done so that somebody who was not there can check it
@@ -72,7 +72,7 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 	fmt.Fprintf(w, "HOLDER\tKEY\tTUF KEY ID\n")
 	for i := range c.Joined {
 		for _, kind := range []string{KindRoot, KindRelease} {
-			_, id, err := TUFKey(c.Joined[i].Key(kind))
+			_, id, err := offline.TUFKey(c.Joined[i].Key(kind))
 			if err != nil {
 				return nil, err
 			}
@@ -81,17 +81,21 @@ func (c *Ceremony) transcript(status []Signed, files map[string][]byte, server s
 	}
 	for i := range c.Machines {
 		m := &c.Machines[i]
-		_, id, err := TUFKey(m.Key)
+		_, id, err := offline.TUFKey(m.Key)
 		if err != nil {
 			return nil, err
 		}
 		fmt.Fprintf(w, "machine %s\t%s only\t%s\n", m.Name, m.Channel, id)
 	}
+	for i := range c.Teams {
+		t := &c.Teams[i]
+		fmt.Fprintf(w, "team %s\t%s of %s\t%d of %s\n", t.Name, strings.Join(t.Models, ", "), t.Channel, t.Threshold, strings.Join(t.Members, ", "))
+	}
 	for _, k := range []struct {
 		name string
 		key  []byte
 	}{{"catalog snapshot", c.Online.Snapshot}, {"catalog timestamp", c.Online.Timestamp}, {"director", c.Online.Director}} {
-		_, id, err := TUFKey(k.key)
+		_, id, err := offline.TUFKey(k.key)
 		if err != nil {
 			return nil, err
 		}

@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // MachineConfig says which machine gets a key for which channel.
 type MachineConfig struct {
 	Dir, Name, Channel string
 	Key                string // a plug-in's, as NAME://KEY; empty: it is made here
-	Passphrase         Passphrase
+	Passphrase         offline.Passphrase
 }
 
 // AddMachine makes a key that signs releases of one channel without a person, such
@@ -43,7 +44,7 @@ func AddMachine(c MachineConfig) (where string, err error) {
 	if where = c.Key; where == "" {
 		where = filepath.Join(c.Dir, KeysDir, c.Name+"-"+c.Channel+".pem")
 	}
-	if m.Key, err = OwnKey(where, c.Passphrase); err != nil {
+	if m.Key, err = offline.OwnKey(where, c.Passphrase); err != nil {
 		return "", err
 	}
 	cer.Machines = append(cer.Machines, m)
@@ -65,7 +66,7 @@ func (c *Ceremony) unsigned(dir string) error {
 		return err
 	}
 	for _, d := range papers {
-		if len(*signatures(d.Paper)) > 0 {
+		if len(*offline.Signatures(d.Paper)) > 0 {
 			return refuse("ceremony.signed", "add it with a rotation of the channel's role", "%s is signed already", d.File)
 		}
 	}

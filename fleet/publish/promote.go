@@ -3,17 +3,19 @@ package publish
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 // PromoteConfig says which release goes to which channel.
 type PromoteConfig struct {
 	Model, Version string
-	From, To       string // From empty: the channel before To
-	Keys           []*Key // of To
+	From, To       string         // From empty: the channel before To
+	Keys           []*offline.Key // of To
 	Trust          *Trust
 	Floor          int64 // the model's new floor in To; 0: as it is
 }
@@ -31,7 +33,7 @@ func (c *Client) Promote(ctx context.Context, conf PromoteConfig, now time.Time)
 	if conf.From == conf.To {
 		return nil, nil, refuse("promote.channel", "pass two channels with --from and --to", "%s is promoted to itself", conf.From)
 	}
-	from, err := c.channel(ctx, conf.From, conf.Trust)
+	from, err := c.channel(ctx, conf.From, conf.Model, conf.Trust)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -39,7 +41,7 @@ func (c *Client) Promote(ctx context.Context, conf PromoteConfig, now time.Time)
 	if err != nil {
 		return nil, nil, err
 	}
-	to, err := c.channel(ctx, conf.To, conf.Trust)
+	to, err := c.channel(ctx, conf.To, conf.Model, conf.Trust)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -70,6 +72,8 @@ func (c *channel) find(model, version string) (*addition, error) {
 // Standing is how a channel's role stands.
 type Standing struct {
 	Channel  string           `json:"channel"`
+	Team     string           `json:"team,omitempty"`   // whose role it is; empty: the channel's
+	Models   []string         `json:"models,omitempty"` // of the team
 	Version  int64            `json:"role_version"`
 	Releases int              `json:"releases"`
 	Floors   map[string]int64 `json:"floors,omitempty"`
@@ -77,11 +81,39 @@ type Standing struct {
 	Signing
 }
 
-// Standings tells of every channel who has signed its role and who could.
+// Role is the name of the role.
+func (s *Standing) Role() string {
+	if s.Team != "" {
+		return fleet.TeamRole(s.Channel, s.Team)
+	}
+	return s.Channel
+}
+
+// models are those of a team's role.
+func (c *channel) models() []string {
+	if c.team == "" {
+		return nil
+	}
+	var list []string
+	for _, p := range c.role.Paths {
+		list = append(list, strings.TrimSuffix(strings.TrimPrefix(p, c.name+"/"), "/*"))
+	}
+	return list
+}
+
+// Standings tells of every channel and team who has signed its role and who could.
 func (c *Client) Standings(ctx context.Context, t *Trust) ([]Standing, error) {
+	all, err := c.fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := t.targets(filesOf(all, ""))
+	if err != nil {
+		return nil, err
+	}
 	var list []Standing
-	for _, name := range fleet.Channels {
-		ch, err := c.channel(ctx, name, t)
+	for _, r := range targets.Signed.Delegations.Roles {
+		ch, err := t.channel(r.Name, filesOf(all, r.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -89,7 +121,7 @@ func (c *Client) Standings(ctx context.Context, t *Trust) ([]Standing, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Standing{Channel: name, Version: ch.md.Signed.Version, Releases: len(ch.md.Signed.Targets), Floors: v.Floors, Expires: ch.md.Signed.Expires, Signing: *ch.signing(ch.md)})
+		list = append(list, Standing{Channel: ch.name, Team: ch.team, Models: ch.models(), Version: ch.md.Signed.Version, Releases: len(ch.md.Signed.Targets), Floors: v.Floors, Expires: ch.md.Signed.Expires, Signing: *ch.signing(ch.md)})
 	}
 	return list, nil
 }

@@ -12,12 +12,14 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
 const (
 	proposalFormat = 1
-	maxProposal    = 4 * maxPaper // bytes of the file: three papers in base64
+	maxProposal    = 4 * offline.MaxPaper // bytes of the file: three papers in base64
 )
 
 // Proposal is the next version of a channel's role while it waits for signatures.
@@ -27,12 +29,21 @@ const (
 type Proposal struct {
 	Format  int       `json:"format"`
 	Channel string    `json:"channel"`
+	Team    string    `json:"team,omitempty"` // whose role it is; empty: the channel's
 	Made    time.Time `json:"made"`
 	Base    files     `json:"base"` // what the server had
 	Role    []byte    `json:"role"` // the next version, with the signatures so far
 
 	ch *channel
 	md *metadata.Metadata[metadata.TargetsType]
+}
+
+// RoleName is the name of the role, as "production" or "production.vision".
+func (p *Proposal) RoleName() string {
+	if p.Team != "" {
+		return fleet.TeamRole(p.Channel, p.Team)
+	}
+	return p.Channel
 }
 
 // Signing is how far the signing of a role has come.
@@ -55,7 +66,7 @@ type Change struct {
 // ReadProposal reads a proposal and verifies that it changes nothing but what
 // Changes lists.
 func ReadProposal(path string, t *Trust, now time.Time) (*Proposal, error) {
-	b, err := ReadBounded(path, maxProposal)
+	b, err := offline.ReadBounded(path, maxProposal)
 	if err != nil {
 		return nil, refuse("proposal.unknown", "name the file that 'dunlin model publish --proposal' wrote", "read the proposal: %v", err)
 	}
@@ -63,10 +74,10 @@ func ReadProposal(path string, t *Trust, now time.Time) (*Proposal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.ch, err = t.channel(p.Channel, p.Base); err != nil {
+	if p.ch, err = t.channel(p.RoleName(), p.Base); err != nil {
 		return nil, err
 	}
-	if p.md, err = Parse[metadata.TargetsType]("role "+p.Channel, p.Role); err != nil {
+	if p.md, err = offline.Parse[metadata.TargetsType]("role "+p.RoleName(), p.Role); err != nil {
 		return nil, err
 	}
 	if _, err := p.changes(now); err != nil {
@@ -104,18 +115,18 @@ func (p *Proposal) Write(path string) error {
 	if err != nil {
 		return err
 	}
-	return ReplaceFile(path, append(b, '\n'))
+	return offline.ReplaceFile(path, append(b, '\n'))
 }
 
 // Sign adds signatures. A key that may not sign for the channel signs nothing, nor
 // do the others with it.
-func (p *Proposal) Sign(keys []*Key) error {
+func (p *Proposal) Sign(keys []*offline.Key) error {
 	if err := p.ch.mayAll(keys); err != nil {
 		return err
 	}
 	for _, k := range keys {
-		if err := SignPaper(p.md, k); err != nil {
-			return fmt.Errorf("sign %s: %w", p.Channel, err)
+		if err := offline.SignPaper(p.md, k); err != nil {
+			return fmt.Errorf("sign %s: %w", p.RoleName(), err)
 		}
 	}
 	return nil
@@ -136,7 +147,7 @@ func (p *Proposal) enough() error {
 		return nil
 	}
 	return refuse("publish.threshold", "pass one more --key, of: "+strings.Join(s.Open, ", ")+"; or --proposal FILE, for them to sign elsewhere",
-		"channel %s wants %d signatures, there are %d", p.Channel, s.Threshold, len(s.By))
+		"%s wants %d signatures, there are %d", p.ch.title(), s.Threshold, len(s.By))
 }
 
 // Complete publishes a proposal that has its signatures. If somebody else published
@@ -149,7 +160,7 @@ func (c *Client) Complete(ctx context.Context, p *Proposal) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.do(ctx, http.MethodPut, "/v1/catalog/roles/"+p.Channel, &body{bytes.NewReader(role), int64(len(role)), "application/json"})
+	_, err = c.do(ctx, http.MethodPut, "/v1/catalog/roles/"+p.RoleName(), &body{bytes.NewReader(role), int64(len(role)), "application/json"})
 	return err
 }
 
@@ -163,7 +174,7 @@ func (p *Proposal) Changes(now time.Time) ([]Change, error) { return p.changes(n
 func (p *Proposal) changes(now time.Time) ([]Change, error) {
 	base, next := &p.ch.md.Signed, &p.md.Signed
 	if p.ch.md == p.md { // just made: compare with what was fetched
-		md, err := Parse[metadata.TargetsType]("role "+p.Channel, p.Base.Role)
+		md, err := offline.Parse[metadata.TargetsType]("role "+p.RoleName(), p.Base.Role)
 		if err != nil {
 			return nil, err
 		}
@@ -173,13 +184,18 @@ func (p *Proposal) changes(now time.Time) ([]Change, error) {
 	case next.Version != p.ch.next:
 		return nil, suspect("it has version %d, %d would be next", next.Version, p.ch.next)
 	case next.Delegations != nil:
-		return nil, suspect("it delegates, which a channel may not")
+		return nil, suspect("it delegates, which it may not")
 	case !next.Expires.After(now) || next.Expires.After(now.Add(RoleLife+24*time.Hour)):
 		return nil, suspect("it expires at %s, %d days from its making are usual", next.Expires.Format(time.RFC3339), int(RoleLife.Hours()/24))
 	}
 	was := &channel{name: p.Channel, md: &metadata.Metadata[metadata.TargetsType]{Signed: *base}}
 	is := &channel{name: p.Channel, md: p.md}
 	added, err := additions(was, is)
+	for _, x := range added {
+		if o := owner(p.ch.delegations, p.Channel, x.Model); o != p.RoleName() {
+			return nil, suspect("devices take %s of role %q only", x.Model, o)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

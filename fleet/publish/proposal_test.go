@@ -13,6 +13,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // soon is when proposals are read.
@@ -23,7 +24,7 @@ func (p *publisher) trust(t *testing.T) *Trust {
 	return p.conf(t, "", "production").Trust
 }
 
-func (p *publisher) keys(t *testing.T, holders ...string) []*Key {
+func (p *publisher) keys(t *testing.T, holders ...string) []*offline.Key {
 	t.Helper()
 	return p.conf(t, "", "production", holders...).Keys
 }
@@ -67,8 +68,8 @@ func TestProposal(t *testing.T) {
 	if d := cmp.Diff(&Signing{2, []string{"alice"}, []string{"bob", "carol"}, 1}, prop.Signing()); d != "" {
 		t.Error(d)
 	}
-	stranger := &Key{ID: "0123"}
-	wantCode(t, prop.Sign([]*Key{p.keys(t, "carol")[0], stranger}), "publish.key")
+	stranger := &offline.Key{ID: "0123"}
+	wantCode(t, prop.Sign([]*offline.Key{p.keys(t, "carol")[0], stranger}), "publish.key")
 	if prop.Signing().Missing != 1 {
 		t.Error("a stranger's company signed")
 	}
@@ -249,7 +250,7 @@ func TestPromote(t *testing.T) {
 		"to itself":          {PromoteConfig{From: "dev", To: "dev"}, "promote.channel"},
 		"no such channel":    {PromoteConfig{From: "dev", To: "nightly"}, "channel.unknown"},
 		"no such version":    {PromoteConfig{Version: "2.0.0", To: "staging"}, "release.unknown"},
-		"a stranger's key":   {PromoteConfig{To: "staging", Keys: []*Key{{ID: "0123"}}}, "publish.key"},
+		"a stranger's key":   {PromoteConfig{To: "staging", Keys: []*offline.Key{{ID: "0123"}}}, "publish.key"},
 	} {
 		_, _, err := promote(x.conf)
 		if code(err) != x.code {

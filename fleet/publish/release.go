@@ -14,6 +14,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/modelsig"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -21,7 +22,7 @@ import (
 type ReleaseConfig struct {
 	Dir     string // of the bundle
 	Channel string
-	Keys    []*Key
+	Keys    []*offline.Key
 	Trust   *Trust
 	Floor   int64 // the model's new floor in the channel; 0: as it is
 	Force   bool  // publish although the file is not what the contract says
@@ -82,7 +83,7 @@ func (c *Client) prepare(ctx context.Context, conf ReleaseConfig, now time.Time)
 			return nil, nil, nil, err
 		}
 	}
-	ch, err := c.channel(ctx, conf.Channel, conf.Trust)
+	ch, err := c.channel(ctx, conf.Channel, b.Release(0).Model, conf.Trust)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -115,7 +116,7 @@ type addition struct {
 
 // propose makes the next version of the role with a release and a floor, signed by
 // keys.
-func (c *channel) propose(x addition, floor int64, keys []*Key, now time.Time) (*Published, *Proposal, error) {
+func (c *channel) propose(x addition, floor int64, keys []*offline.Key, now time.Time) (*Published, *Proposal, error) {
 	if err := c.mayAll(keys); err != nil {
 		return nil, nil, err
 	}
@@ -126,7 +127,7 @@ func (c *channel) propose(x addition, floor int64, keys []*Key, now time.Time) (
 	now = now.UTC().Truncate(time.Second)
 	c.md.Signed.Version, c.md.Signed.Expires = c.next, now.Add(RoleLife)
 	c.md.ClearSignatures()
-	prop := &Proposal{Format: proposalFormat, Channel: c.name, Made: now, Base: c.base, ch: c, md: c.md}
+	prop := &Proposal{Format: proposalFormat, Channel: c.name, Team: c.team, Made: now, Base: c.base, ch: c, md: c.md}
 	if err := prop.Sign(keys); err != nil {
 		return nil, nil, err
 	}

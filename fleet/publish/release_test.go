@@ -20,22 +20,17 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/blob"
 	"github.com/dunlin-edge/dunlin/fleet/catalog"
 	"github.com/dunlin-edge/dunlin/fleet/modelsig"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/pack"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/fleet/web"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/tflite/tflitetest"
-)
-
-type (
-	rootType    = metadata.RootType
-	targetsType = metadata.TargetsType
 )
 
 // server is the real API over the real catalog, database and blobs.
@@ -128,7 +123,7 @@ type publisher struct {
 	*server
 	dir    string // of the ceremony
 	client *Client
-	opened map[string]*Key // by holder: opening one takes a while
+	opened map[string]*offline.Key // by holder: opening one takes a while
 }
 
 // begun keeps the first publisher's ceremony for the others, because making and
@@ -137,7 +132,7 @@ var begun struct {
 	sync.Mutex
 	server *server
 	files  map[string][]byte
-	opened map[string]*Key
+	opened map[string]*offline.Key
 }
 
 func newPublisher(t *testing.T) *publisher {
@@ -147,7 +142,7 @@ func newPublisher(t *testing.T) *publisher {
 	s := newServer(t)
 	p := &publisher{s, t.TempDir(), s.client(t), begun.opened}
 	if begun.server == nil {
-		p.dir, p.opened = ceremony(t, onlineOf(s), "alice", "bob", "carol"), map[string]*Key{}
+		p.dir, p.opened = ceremony(t, onlineOf(s), "alice", "bob", "carol"), map[string]*offline.Key{}
 		signAll(t, p.dir, "alice", "bob")
 		begun.server, begun.files, begun.opened = s, read(t, p.dir), p.opened
 	} else {
@@ -201,7 +196,7 @@ func (p *publisher) conf(t *testing.T, dir, channel string, holders ...string) R
 	c := ReleaseConfig{Dir: dir, Channel: channel, Trust: trust}
 	for _, h := range holders {
 		if p.opened[h] == nil {
-			if p.opened[h], err = LoadKey(keyPath(p.dir, h, KindRelease), pass(h)); err != nil {
+			if p.opened[h], err = offline.LoadKey(keyPath(p.dir, h, KindRelease), pass(h)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -385,7 +380,7 @@ func TestPublishRefuses(t *testing.T) {
 	}
 	next := packed(t, "2.0.0", labels)
 	strange := p.conf(t, next, "production", "alice")
-	rootKeyed, err := LoadKey(keyPath(p.dir, "bob", KindRoot), pass("bob"))
+	rootKeyed, err := offline.LoadKey(keyPath(p.dir, "bob", KindRoot), pass("bob"))
 	if err != nil {
 		t.Fatal(err)
 	}

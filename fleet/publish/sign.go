@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // Sign adds a holder's signatures to every draft and returns the files that were
 // changed. It signs only what follows from ceremony.json: a draft whose text was
 // changed is refused, and so is a key that is not the one that joined.
-func Sign(dir, holder string, pass Passphrase) ([]string, error) {
+func Sign(dir, holder string, pass offline.Passphrase) ([]string, error) {
 	c, err := OpenCeremony(dir)
 	if err != nil {
 		return nil, err
@@ -24,22 +26,25 @@ func Sign(dir, holder string, pass Passphrase) ([]string, error) {
 	}
 	var changed []string
 	for _, d := range papers {
+		if !d.may(holder) {
+			continue
+		}
 		k := keys[d.Kind]
-		public, id, err := TUFKey(k.Public)
+		public, id, err := offline.TUFKey(k.Public)
 		if err != nil {
 			return nil, err
 		}
-		if SignedBy(d.Paper, public, id) {
+		if offline.SignedBy(d.Paper, public, id) {
 			continue
 		}
-		if err := SignPaper(d.Paper, k); err != nil {
+		if err := offline.SignPaper(d.Paper, k); err != nil {
 			return nil, fmt.Errorf("sign %s: %w", d.File, err)
 		}
 		b, err := d.Paper.ToBytes(true)
 		if err != nil {
 			return nil, err
 		}
-		if err := ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
+		if err := offline.ReplaceFile(filepath.Join(dir, d.File), b); err != nil {
 			return nil, err
 		}
 		changed = append(changed, d.File)
@@ -48,15 +53,15 @@ func Sign(dir, holder string, pass Passphrase) ([]string, error) {
 }
 
 // load opens both keys of a holder.
-func (c *Ceremony) load(dir, holder string, pass Passphrase) (map[string]*Key, error) {
+func (c *Ceremony) load(dir, holder string, pass offline.Passphrase) (map[string]*offline.Key, error) {
 	for i := range c.Joined {
 		h := &c.Joined[i]
 		if h.Name != holder {
 			continue
 		}
-		keys := map[string]*Key{}
+		keys := map[string]*offline.Key{}
 		for _, kind := range []string{KindRoot, KindRelease} {
-			k, err := LoadKey(h.Where(dir, kind), pass)
+			k, err := offline.LoadKey(h.Where(dir, kind), pass)
 			if err != nil {
 				return nil, err
 			}
@@ -78,15 +83,15 @@ func (c *Ceremony) papers(dir string) ([]Draft, error) {
 	}
 	for i := range list {
 		d := &list[i]
-		b, err := ReadBounded(filepath.Join(dir, d.File), maxPaper)
+		b, err := offline.ReadBounded(filepath.Join(dir, d.File), offline.MaxPaper)
 		if err != nil {
 			return nil, fmt.Errorf("read draft: %w", err)
 		}
-		have, err := ParseLike(d.Paper, d.File, b)
+		have, err := offline.ParseLike(d.Paper, d.File, b)
 		if err != nil {
 			return nil, err
 		}
-		same, err := SameText(have, d.Paper)
+		same, err := offline.SameText(have, d.Paper)
 		if err != nil {
 			return nil, err
 		}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
-	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // Signed is how far the signing of one file has come.
@@ -47,17 +47,17 @@ func Status(dir string) (*Ceremony, []Signed, error) {
 // amended adds the roles of the channels as the folder has them, which is since the
 // last amendment that signed them: what was published after it is the server's.
 func (c *Ceremony) amended(dir string, list []Signed) ([]Signed, error) {
-	for _, ch := range fleet.Channels {
-		file := ch + ".json"
-		b, err := ReadBounded(filepath.Join(dir, file), maxPaper)
+	for _, r := range c.Roles() {
+		file := r.File()
+		b, err := offline.ReadBounded(filepath.Join(dir, file), offline.MaxPaper)
 		if err != nil {
 			return nil, err
 		}
-		md, err := Parse[metadata.TargetsType](file, b)
+		md, err := offline.Parse[metadata.TargetsType](file, b)
 		if err != nil {
 			return nil, err
 		}
-		s, err := c.signed(Draft{file, KindRelease, c.ChannelThreshold(ch), md.Signed.Expires, md})
+		s, err := c.signed(Draft{file, KindRelease, r.Threshold, md.Signed.Expires, md, r.Members})
 		if err != nil {
 			return nil, err
 		}
@@ -69,11 +69,14 @@ func (c *Ceremony) amended(dir string, list []Signed) ([]Signed, error) {
 func (c *Ceremony) signed(d Draft) (Signed, error) {
 	s := Signed{File: d.File, Threshold: d.Threshold, By: []string{}, Open: []string{}, Expires: d.Expires}
 	for i := range c.Joined {
-		key, id, err := TUFKey(c.Joined[i].Key(d.Kind))
+		if !d.may(c.Joined[i].Name) {
+			continue
+		}
+		key, id, err := offline.TUFKey(c.Joined[i].Key(d.Kind))
 		if err != nil {
 			return s, err
 		}
-		if SignedBy(d.Paper, key, id) {
+		if offline.SignedBy(d.Paper, key, id) {
 			s.By = append(s.By, c.Joined[i].Name)
 		} else {
 			s.Open = append(s.Open, c.Joined[i].Name)

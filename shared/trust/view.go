@@ -63,7 +63,7 @@ func (c *Client) load() (*view, error) {
 	}
 	v.seen, v.noted = readSeen(c.c.FS, c.c.Dir)
 	director := v.director.verify(nothing, time.Time{}) == nil
-	catalog := v.catalog.verify(nothing, time.Time{}) == nil && v.catalog.role(c.c.Channel, metadata.TARGETS, nothing) == nil
+	catalog := v.catalog.verify(nothing, time.Time{}) == nil && v.channelRoles(nothing) == nil
 	v.known = director && catalog
 	v.learn(director, catalog)
 	return v, nil
@@ -79,8 +79,8 @@ func (v *view) learn(director, catalog bool) {
 		return
 	}
 	v.seeVersions(v.catalog)
-	if cc, err := v.channel(); err == nil {
-		v.seeFloors(cc)
+	if floors, err := v.floors(); err == nil {
+		v.seeFloors(floors)
 	}
 }
 
@@ -111,7 +111,13 @@ func (v *view) held() Held {
 	versions := func(r *repo) Versions {
 		return Versions{r.versions[metadata.ROOT], r.versions[metadata.TIMESTAMP], r.versions[metadata.SNAPSHOT], r.versions[metadata.TARGETS]}
 	}
-	return Held{Director: versions(v.director), Catalog: versions(v.catalog), Roles: map[string]int64{v.c.Channel: v.catalog.versions[v.c.Channel]}}
+	h := Held{Director: versions(v.director), Catalog: versions(v.catalog), Roles: map[string]int64{v.c.Channel: v.catalog.versions[v.c.Channel]}}
+	for role, version := range v.catalog.versions {
+		if speaks(v.c.Channel, role) {
+			h.Roles[role] = version
+		}
+	}
+	return h
 }
 
 // take verifies what the source brought, the director first.
@@ -143,7 +149,7 @@ func (v *view) take(files []File) error {
 	if err := v.catalog.verify(brought(catalog), now); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	if err := v.catalog.role(v.c.Channel, metadata.TARGETS, brought(catalog)); err != nil {
+	if err := v.channelRoles(brought(catalog)); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	for _, r := range []*repo{v.director, v.catalog} {
@@ -268,12 +274,6 @@ func (v *view) namesDevice() error {
 	return nil
 }
 
-// catalogCustom is the custom object of a channel's role.
-type catalogCustom struct {
-	Channel string           `json:"channel"`
-	Floors  map[string]int64 `json:"floors"`
-}
-
 // release is what is read here of a target's custom.release.
 type release struct {
 	Release json.RawMessage `json:"release"`
@@ -294,15 +294,15 @@ func (v *view) agree() (Wish, error) {
 	if err := v.namesDevice(); err != nil {
 		return Wish{}, err
 	}
-	cc, err := v.channel()
+	floors, err := v.floors()
 	if err != nil {
 		return Wish{}, err
 	}
-	v.seeFloors(cc)
-	role, targets := v.catalog.roles[v.c.Channel], v.director.roles[metadata.TARGETS].Signed
+	v.seeFloors(floors)
+	targets := v.director.roles[metadata.TARGETS].Signed
 	w, models := Wish{Generation: v.generation}, map[string]bool{}
 	for _, path := range slices.Sorted(maps.Keys(targets.Targets)) {
-		t, r, err := v.target(path, targets.Targets[path], role.Signed.Targets[path])
+		t, r, err := v.target(path, targets.Targets[path])
 		if err != nil {
 			return Wish{}, err
 		}
@@ -318,17 +318,8 @@ func (v *view) agree() (Wish, error) {
 	return w, nil
 }
 
-// channel reads the custom object of the channel's role, which must be of it.
-func (v *view) channel() (catalogCustom, error) {
-	var cc catalogCustom
-	if err := customOf(v.catalog.roles[v.c.Channel].Signed.UnrecognizedFields, &cc); err != nil || cc.Channel != v.c.Channel {
-		return cc, refuse(CodeWrongChannel, "the role of channel %s says that it is of %q", v.c.Channel, cc.Channel)
-	}
-	return cc, nil
-}
-
-func (v *view) seeFloors(cc catalogCustom) {
-	for model, floor := range cc.Floors {
+func (v *view) seeFloors(floors map[string]int64) {
+	for model, floor := range floors {
 		v.seen.Floors[model] = max(v.seen.Floors[model], floor)
 	}
 }
@@ -344,13 +335,16 @@ func (v *view) seeVersions(r *repo) {
 	}
 }
 
-func (v *view) target(path string, d, c *metadata.TargetFiles) (t Target, r released, err error) {
+// target compares what director and catalog say of a path.
+func (v *view) target(path string, d *metadata.TargetFiles) (t Target, r released, err error) {
 	if channel, _, _ := strings.Cut(path, "/"); channel != v.c.Channel || strings.Count(path, "/") != 2 {
 		return t, r, refuse(CodeWrongChannel, "target %s is not of channel %s", path, v.c.Channel)
 	}
-	if !v.delegated(path) || c == nil {
+	role := v.owner(path)
+	if role == "" || v.catalog.roles[role].Signed.Targets[path] == nil {
 		return t, r, refuse(CodeDisagree, "target %s is not in the catalog", path)
 	}
+	c := v.catalog.roles[role].Signed.Targets[path]
 	hash, ok := d.Hashes["sha256"]
 	if !ok || len(hash) != 32 || len(d.Hashes) != 1 || len(c.Hashes) != 1 || d.Custom == nil || c.Custom == nil {
 		return t, r, refuse(CodeMalformed, "target %s: one SHA-256 and a custom object wanted", path)
@@ -368,23 +362,6 @@ func (v *view) target(path string, d, c *metadata.TargetFiles) (t Target, r rele
 
 // model is the name in channel/model/version.
 func model(path string) string { return strings.Split(path, "/")[1] }
-
-// delegated tells whether the catalog's targets give the path to the channel.
-func (v *view) delegated(path string) bool {
-	del := v.catalog.roles[metadata.TARGETS].Signed.Delegations
-	if del == nil {
-		return false
-	}
-	for _, r := range responsible(del, path) {
-		if r.Name == v.c.Channel {
-			return true
-		}
-		if r.Terminating {
-			return false
-		}
-	}
-	return false
-}
 
 // sameRelease compares custom.release of both as canonical JSON (RFC 8785) and
 // returns what is read of it.

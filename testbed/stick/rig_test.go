@@ -195,7 +195,7 @@ func (o online) Refresh(ctx context.Context, h trust.Held) ([]trust.File, error)
 	if err != nil {
 		return nil, err
 	}
-	more, err := o.d.s.catalog.Newer(ctx, channel, catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Role: h.Roles[channel]})
+	more, err := o.d.s.catalog.Newer(ctx, channel, catalog.Held{Root: h.Catalog.Root, Timestamp: h.Catalog.Timestamp, Snapshot: h.Catalog.Snapshot, Targets: h.Catalog.Targets, Roles: h.Roles})
 	var out []trust.File
 	for _, r := range append(rows, more...) {
 		out = append(out, trust.File{Repo: r.Repo, Role: r.Role, Version: r.Version, Bytes: r.Bytes})

@@ -46,9 +46,21 @@ type Publishers struct {
 	Release   []ed25519.PrivateKey // by holder
 	Online    Online
 	Now       time.Time
+	Teams     []Team
 
 	roles map[string]*Targets // as last published
 }
+
+// Team signs some models of a channel.
+type Team struct {
+	Channel, Name string
+	Models        []string
+	Threshold     int
+	Keys          []ed25519.PrivateKey
+}
+
+// Role is the team's in the catalog.
+func (m *Team) Role() string { return fleet.TeamRole(m.Channel, m.Name) }
 
 // New makes keys for holders.
 func New(t testing.TB, threshold, holders int, online Online, now time.Time) *Publishers {
@@ -66,14 +78,15 @@ func (p *Publishers) Quorum(keys []ed25519.PrivateKey) []ed25519.PrivateKey {
 
 // Ceremony signs all that a server is to install.
 func (p *Publishers) Ceremony() *catalog.Ceremony {
+	targets := p.Delegations()
 	c := &catalog.Ceremony{
 		CatalogRoot:  Sign(p.t, p.CatalogRoot(), p.Quorum(p.Root)...),
 		DirectorRoot: Sign(p.t, p.DirectorRoot(), p.Quorum(p.Root)...),
-		Targets:      Sign(p.t, p.Delegations(), p.Quorum(p.Release)...),
+		Targets:      Sign(p.t, targets, p.Quorum(p.Release)...),
 		Roles:        map[string][]byte{},
 	}
-	for _, ch := range fleet.Channels {
-		c.Roles[ch] = Sign(p.t, p.Role(ch), p.Quorum(p.Release)...)
+	for _, role := range catalog.Roles(targets) {
+		c.Roles[role] = p.SignAs(role, p.Role(role))
 	}
 	return c
 }
@@ -107,13 +120,14 @@ func (p *Publishers) root(snapshot, timestamp ed25519.PrivateKey) *metadata.Meta
 	return r
 }
 
-// Delegations is the catalog's targets, which give each channel to the holders.
+// Delegations is the catalog's targets, which give each channel to the holders, and
+// models to the teams before.
 func (p *Publishers) Delegations() *Targets {
 	md := metadata.Targets(p.Now.Add(180 * 24 * time.Hour))
 	md.Signed.Delegations = &metadata.Delegations{Keys: map[string]*metadata.Key{}}
-	for _, ch := range fleet.Channels {
-		role := metadata.DelegatedRole{Name: ch, Threshold: p.Threshold, Terminating: true, Paths: []string{ch + "/*/*"}}
-		for _, private := range p.Release {
+	give := func(role metadata.DelegatedRole, keys []ed25519.PrivateKey) {
+		role.Terminating = true
+		for _, private := range keys {
 			k := tufKey(p.t, private)
 			id, err := k.ID()
 			must(p.t, err)
@@ -122,21 +136,34 @@ func (p *Publishers) Delegations() *Targets {
 		}
 		md.Signed.Delegations.Roles = append(md.Signed.Delegations.Roles, role)
 	}
+	for i := range p.Teams {
+		m := &p.Teams[i]
+		role := metadata.DelegatedRole{Name: m.Role(), Threshold: m.Threshold}
+		for _, model := range m.Models {
+			role.Paths = append(role.Paths, m.Channel+"/"+model+"/*")
+		}
+		give(role, m.Keys)
+	}
+	for _, ch := range fleet.Channels {
+		give(metadata.DelegatedRole{Name: ch, Threshold: p.Threshold, Paths: []string{ch + "/*/*"}}, p.Release)
+	}
 	return md
 }
 
-// Role is the first, empty version of a channel's role, not signed.
-func (p *Publishers) Role(channel string) *Targets {
+// Role is the first, empty version of the role of a channel or a team, not signed.
+func (p *Publishers) Role(role string) *Targets {
+	channel, _ := fleet.ChannelOf(role)
 	md := metadata.Targets(p.Now.Add(180 * 24 * time.Hour))
 	md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": channel}}
 	return md
 }
 
-// Next is the next version of a channel's role, not signed: what Published took in
-// last, and these bundles, each under the counter behind it.
-func (p *Publishers) Next(channel string, add map[*Bundle]int64) *Targets {
-	md := p.Role(channel)
-	if had := p.roles[channel]; had != nil {
+// Next is the next version of a role, not signed: what Published took in last, and
+// these bundles, each under the counter behind it.
+func (p *Publishers) Next(role string, add map[*Bundle]int64) *Targets {
+	channel, _ := fleet.ChannelOf(role)
+	md := p.Role(role)
+	if had := p.roles[role]; had != nil {
 		md.Signed.Version, md.Signed.UnrecognizedFields = had.Signed.Version, maps.Clone(had.Signed.UnrecognizedFields)
 		maps.Copy(md.Signed.Targets, had.Signed.Targets)
 	}
@@ -148,10 +175,20 @@ func (p *Publishers) Next(channel string, add map[*Bundle]int64) *Targets {
 }
 
 // Published remembers what the server has taken in.
-func (p *Publishers) Published(channel string, md *Targets) { p.roles[channel] = md }
+func (p *Publishers) Published(role string, md *Targets) { p.roles[role] = md }
 
-// SignRole signs a role with just enough release keys.
+// SignRole signs a channel's role with just enough release keys.
 func (p *Publishers) SignRole(md *Targets) []byte { return Sign(p.t, md, p.Quorum(p.Release)...) }
+
+// SignAs signs the role of a channel or a team with just enough keys of those who may.
+func (p *Publishers) SignAs(role string, md *Targets) []byte {
+	for i := range p.Teams {
+		if m := &p.Teams[i]; m.Role() == role {
+			return Sign(p.t, md, m.Keys[:m.Threshold]...)
+		}
+	}
+	return p.SignRole(md)
+}
 
 // Sign signs a document with these keys and no others.
 func Sign[T metadata.Roles](t testing.TB, md *metadata.Metadata[T], keys ...ed25519.PrivateKey) []byte {

@@ -25,7 +25,7 @@ func (c *cli) keysCmd() *cobra.Command {
 			"'keys init', then each runs 'keys sign'; 'keys install' brings the result to the server.",
 	}
 	cmd.AddCommand(c.amendCmds()...)
-	cmd.AddCommand(c.keysInitCmd(), c.keysSignCmd(), c.keysStatusCmd(), c.keysInstallCmd(), c.keysMachineCmd(), c.keysModelSigningCmd())
+	cmd.AddCommand(c.keysInitCmd(), c.keysSignCmd(), c.keysStatusCmd(), c.keysInstallCmd(), c.keysMachineCmd(), c.keysTeamCmd(), c.keysModelSigningCmd())
 	return cmd
 }
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/amend"
-	"github.com/dunlin-edge/dunlin/fleet/publish"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // amendCmds change a ceremony after it was installed.
@@ -39,7 +39,7 @@ func (c *cli) begin(cmd *cobra.Command, k *keyFlags) (*amend.Begin, error) {
 
 // begun signs an amendment with the keys of the holder who began it, if one did,
 // and says how it goes on.
-func (c *cli) begun(k *keyFlags, a *amend.Amendment, pass publish.Passphrase) error {
+func (c *cli) begun(k *keyFlags, a *amend.Amendment, pass offline.Passphrase) error {
 	path := filepath.Join(k.dir, amend.File)
 	if k.holder != "" {
 		if _, err := a.Sign(k.dir, k.holder, pass, time.Now()); err != nil {

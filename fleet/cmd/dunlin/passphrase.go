@@ -8,7 +8,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dunlin-edge/dunlin/fleet"
-	"github.com/dunlin-edge/dunlin/fleet/publish"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 )
 
 // minPassphrase is the fewest bytes of a new passphrase.
@@ -17,7 +17,7 @@ const minPassphrase = 8
 // passphrase returns where the passphrase of a key comes from: a file, the
 // environment or the person at the terminal, who types a new one twice. It asks
 // once and remembers, because both keys of a holder have the same.
-func (c *cli) passphrase(file, whose string) publish.Passphrase {
+func (c *cli) passphrase(file, whose string) offline.Passphrase {
 	var known []byte
 	return func(confirm bool) ([]byte, error) {
 		if known != nil {

@@ -69,6 +69,7 @@ func (c *cli) modelSignCmd() *cobra.Command {
 type proposalView struct {
 	File    string           `json:"file"`
 	Channel string           `json:"channel"`
+	Team    string           `json:"team,omitempty"`
 	State   string           `json:"state"` // waiting, complete, published
 	Changes []publish.Change `json:"changes"`
 	Expires time.Time        `json:"expires"`
@@ -82,7 +83,7 @@ func (c *cli) showProposal(file string, p *publish.Proposal, now time.Time, done
 	if err != nil {
 		return err
 	}
-	v := proposalView{File: file, Channel: p.Channel, State: "waiting", Changes: changes, Expires: p.Expires(), Signing: p.Signing()}
+	v := proposalView{File: file, Channel: p.Channel, Team: p.Team, State: "waiting", Changes: changes, Expires: p.Expires(), Signing: p.Signing()}
 	if v.Missing == 0 {
 		v.State = "complete"
 	}
@@ -99,13 +100,13 @@ func (c *cli) showProposal(file string, p *publish.Proposal, now time.Time, done
 				}
 			}
 			if len(changes) == 0 {
-				fmt.Fprintf(w, "renews\t%s\tto %s\n", p.Channel, v.Expires.Format(time.DateOnly))
+				fmt.Fprintf(w, "renews\t%s\tto %s\n", p.RoleName(), v.Expires.Format(time.DateOnly))
 			}
 		}
 		if done == "" {
 			return
 		}
-		fmt.Fprintf(w, "%s\t%s\nsigned by\t%s\nmissing\t%d of %d\n", v.State, p.Channel, orDash(v.By), v.Missing, v.Threshold)
+		fmt.Fprintf(w, "%s\t%s\nsigned by\t%s\nmissing\t%d of %d\n", v.State, p.RoleName(), orDash(v.By), v.Missing, v.Threshold)
 		switch {
 		case v.State == "complete":
 			fmt.Fprintf(w, "next\trun 'dunlin model sign %s' where the server is reached\n", file)
@@ -183,9 +184,9 @@ func (c *cli) modelStatusCmd() *cobra.Command {
 				return err
 			}
 			return c.print(list, func(w io.Writer) {
-				fmt.Fprintln(w, "CHANNEL\tVERSION\tRELEASES\tWANTS\tSIGNED BY\tCOULD SIGN\tEXPIRES")
+				fmt.Fprintln(w, "ROLE\tVERSION\tRELEASES\tWANTS\tSIGNED BY\tCOULD SIGN\tEXPIRES")
 				for _, x := range list {
-					fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\tin %d days\n", x.Channel, x.Version, x.Releases, x.Threshold, orDash(x.By), orDash(x.Open), int(x.Expires.Sub(now).Hours()/24))
+					fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\tin %d days\n", x.Role(), x.Version, x.Releases, x.Threshold, orDash(x.By), orDash(x.Open), int(x.Expires.Sub(now).Hours()/24))
 				}
 			})
 		},

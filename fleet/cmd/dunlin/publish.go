@@ -14,6 +14,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/bundles"
 	"github.com/dunlin-edge/dunlin/fleet/kms"
+	"github.com/dunlin-edge/dunlin/fleet/offline"
 	"github.com/dunlin-edge/dunlin/fleet/publish"
 )
 
@@ -52,10 +53,10 @@ func (c *cli) trust(s *signing) (*publish.Trust, error) {
 }
 
 // open opens all keys; the same passphrase may be asked for once for each.
-func (c *cli) open(s *signing) ([]*publish.Key, error) {
-	var keys []*publish.Key
+func (c *cli) open(s *signing) ([]*offline.Key, error) {
+	var keys []*offline.Key
 	for _, where := range s.keys {
-		k, err := publish.LoadKey(where, c.passphrase(s.passphraseFile, where))
+		k, err := offline.LoadKey(where, c.passphrase(s.passphraseFile, where))
 		if err != nil {
 			return nil, err
 		}

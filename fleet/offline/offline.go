@@ -1,4 +1,6 @@
-package publish
+// Package offline is what people sign with keys that no server has: metadata files of
+// TUF, the keys, and the files that both travel in.
+package offline
 
 import (
 	"bytes"
@@ -12,8 +14,8 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// maxPaper bounds what is read of a metadata file, in bytes.
-const maxPaper = 5_000_000
+// MaxPaper bounds what is read of a metadata file, in bytes.
+const MaxPaper = 5_000_000
 
 // Paper is a metadata file that people sign: a root or targets.
 type Paper interface {
@@ -33,8 +35,8 @@ func Parse[T metadata.Roles](name string, b []byte) (md *metadata.Metadata[T], e
 			md, err = nil, wrong(r)
 		}
 	}()
-	if len(b) > maxPaper {
-		return nil, wrong(fmt.Sprintf("more than %d bytes", maxPaper))
+	if len(b) > MaxPaper {
+		return nil, wrong(fmt.Sprintf("more than %d bytes", MaxPaper))
 	}
 	if err := bundle.StrictJSON(b); err != nil {
 		return nil, wrong(err)
@@ -54,7 +56,8 @@ func ParseLike(like Paper, name string, b []byte) (Paper, error) {
 	return Parse[metadata.TargetsType](name, b)
 }
 
-func signatures(p Paper) *[]metadata.Signature {
+// Signatures are those of a paper, to be changed in place.
+func Signatures(p Paper) *[]metadata.Signature {
 	if root, ok := p.(*metadata.Metadata[metadata.RootType]); ok {
 		return &root.Signatures
 	}
@@ -72,7 +75,7 @@ func SameText(a, b Paper) (bool, error) {
 }
 
 func unsigned(p Paper) ([]byte, error) {
-	kept := signatures(p)
+	kept := Signatures(p)
 	list := *kept
 	defer func() { *kept = list }()
 	*kept = []metadata.Signature{}
@@ -92,7 +95,7 @@ func SignedBy(p Paper, key *metadata.Key, id string) bool {
 
 // SignPaper adds the key's signature in place of an older one of the same key.
 func SignPaper(p Paper, k *Key) error {
-	list := signatures(p)
+	list := Signatures(p)
 	*list = slices.DeleteFunc(*list, func(s metadata.Signature) bool { return s.KeyID == k.ID })
 	s := &noted{Signer: k.signer}
 	_, err := p.Sign(s)
