@@ -166,7 +166,7 @@ func (b *Begin) instead(cer *publish.Ceremony, role string) (*Amendment, error) 
 // copyOf makes a ceremony of the same shape with keys of its own, signed by all, in
 // dir.
 func copyOf(real *publish.Ceremony, dir string, now time.Time) (*play, error) {
-	cer := &publish.Ceremony{Format: real.Format, Holders: real.Holders, Threshold: real.Threshold, Practice: real.Practice, Drafted: now.UTC().Truncate(time.Second)}
+	cer := &publish.Ceremony{Format: real.Format, Holders: real.Holders, Threshold: real.Threshold, Practice: real.Practice, Teams: real.Teams, Drafted: now.UTC().Truncate(time.Second)}
 	p := &play{cer: cer, keys: map[string]*offline.Key{}}
 	p.Begin = &Begin{Dir: dir, State: &State{}, Now: now, own: p.make}
 	for _, k := range []*ed25519.PublicKey{&cer.Online.Snapshot, &cer.Online.Timestamp, &cer.Online.Director} {
@@ -191,6 +191,9 @@ func copyOf(real *publish.Ceremony, dir string, now time.Time) (*play, error) {
 	}
 	for _, d := range list {
 		for i := range cer.Joined {
+			if !d.May(cer.Joined[i].Name) {
+				continue
+			}
 			if err := offline.SignPaper(d.Paper, p.keys[cer.Joined[i].Where(dir, d.Kind)]); err != nil {
 				return nil, err
 			}

@@ -37,8 +37,8 @@ type Draft struct {
 	Members   []string // holders who may sign; nil: all
 }
 
-// may tells whether a holder is one of those who sign.
-func (d *Draft) may(holder string) bool {
+// May tells whether a holder is one of those who sign.
+func (d *Draft) May(holder string) bool {
 	return d.Members == nil || slices.Contains(d.Members, holder)
 }
 

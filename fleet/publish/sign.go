@@ -26,7 +26,7 @@ func Sign(dir, holder string, pass offline.Passphrase) ([]string, error) {
 	}
 	var changed []string
 	for _, d := range papers {
-		if !d.may(holder) {
+		if !d.May(holder) {
 			continue
 		}
 		k := keys[d.Kind]

@@ -69,7 +69,7 @@ func (c *Ceremony) amended(dir string, list []Signed) ([]Signed, error) {
 func (c *Ceremony) signed(d Draft) (Signed, error) {
 	s := Signed{File: d.File, Threshold: d.Threshold, By: []string{}, Open: []string{}, Expires: d.Expires}
 	for i := range c.Joined {
-		if !d.may(c.Joined[i].Name) {
+		if !d.May(c.Joined[i].Name) {
 			continue
 		}
 		key, id, err := offline.TUFKey(c.Joined[i].Key(d.Kind))

@@ -49,7 +49,7 @@ type group struct {
 
 // catalogue is all of it, in the order of the page.
 func catalogue() []group {
-	return slices.Concat(networkRows(), directorRows(), onlineRows(), publisherRows(), rootRows(), serverRows(), elsewhereRows())
+	return slices.Concat(networkRows(), directorRows(), onlineRows(), publisherRows(), teamRows(), rootRows(), serverRows(), elsewhereRows())
 }
 
 // least is how many attacks there must be.

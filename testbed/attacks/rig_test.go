@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,7 +59,7 @@ func must(t testing.TB, err error) {
 }
 
 // newWorld has the server's own code make everything, over a real database.
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, teams ...catalogtest.Team) *world {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "fleet.db"))
@@ -71,6 +72,7 @@ func newWorld(t *testing.T) *world {
 		library: catalogtest.Runtime(t, "arm64", "2.3.0", []byte("library")), first: catalogtest.Model(t, "digits", "1.0.0", []byte("one")),
 		second: catalogtest.Model(t, "digits", "1.1.0", []byte("two")), untried: catalogtest.Model(t, "digits", "2.0.0", []byte("untried")),
 	}}
+	w.pub.Teams = teams
 	w.ceremony = w.pub.Ceremony()
 	w.catalog = &catalog.Service{Store: db, Blobs: blobs, Keys: online.Keys, Director: online.Director.Public().(ed25519.PublicKey), Now: now, Log: slog.New(slog.DiscardHandler)}
 	w.director = &director.Service{Store: db, Key: online.Director, Now: now}
@@ -92,19 +94,39 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// publish takes in releases, and floors of digits, in the roles that speak of them.
 func (w *world) publish(t *testing.T, ch string, floors map[string]any, add map[string]int64) {
 	t.Helper()
-	bundles := map[*catalogtest.Bundle]int64{}
-	for path, counter := range add {
-		bundles[w.releases[path]] = counter
-	}
-	md := w.pub.Next(ch, bundles)
+	roles := map[string]map[*catalogtest.Bundle]int64{}
 	if floors != nil {
-		md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": ch, "floors": floors}}
+		roles[w.role(ch, "digits")] = map[*catalogtest.Bundle]int64{}
 	}
-	_, err := w.catalog.Ingest(t.Context(), ch, w.pub.SignRole(md), "anna")
-	must(t, err)
-	w.pub.Published(ch, md)
+	for path, counter := range add {
+		role := w.role(ch, strings.Split(path, "/")[1])
+		if roles[role] == nil {
+			roles[role] = map[*catalogtest.Bundle]int64{}
+		}
+		roles[role][w.releases[path]] = counter
+	}
+	for role, bundles := range roles {
+		md := w.pub.Next(role, bundles)
+		if floors != nil {
+			md.Signed.UnrecognizedFields = map[string]any{"custom": map[string]any{"channel": ch, "floors": floors}}
+		}
+		_, err := w.catalog.Ingest(t.Context(), role, w.pub.SignAs(role, md), "anna")
+		must(t, err)
+		w.pub.Published(role, md)
+	}
+}
+
+// role is the one that speaks of a model.
+func (w *world) role(ch, model string) string {
+	for i := range w.pub.Teams {
+		if m := &w.pub.Teams[i]; m.Channel == ch && slices.Contains(m.Models, model) {
+			return m.Role()
+		}
+	}
+	return ch
 }
 
 // signed is the director's work for a device.
@@ -146,6 +168,11 @@ func (w *world) genuine(x fleet.MetaRow) trusttest.Genuine {
 		keys = []ed25519.PrivateKey{w.pub.Online.Timestamp}
 	case x.Role == "snapshot":
 		keys = []ed25519.PrivateKey{w.pub.Online.Snapshot}
+	}
+	for i := range w.pub.Teams {
+		if m := &w.pub.Teams[i]; m.Role() == x.Role {
+			keys = m.Keys[:m.Threshold]
+		}
 	}
 	return trusttest.Genuine{Repo: x.Repo, Role: x.Role, Bytes: x.Bytes, Keys: keys}
 }
