@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/dunlin-edge/dunlin/agent/infer"
-
+	"github.com/dunlin-edge/dunlin/agent/engine"
 	"github.com/dunlin-edge/dunlin/agent/facts"
+	"github.com/dunlin-edge/dunlin/agent/handoff"
+	"github.com/dunlin-edge/dunlin/agent/infer"
 )
 
 // Config is everything that can be set, read from one strict YAML file.
@@ -52,6 +55,12 @@ type Config struct {
 	// CaptureRedact is the path of a program that gets each captured input on its
 	// standard input and writes what may leave; see docs/capture.md. Empty: none.
 	CaptureRedact string `yaml:"capture_redact,omitempty"`
+	// External names, by model, the engine beside the agent that runs it, where its
+	// contract says serve: external.
+	External map[string]engine.Engine `yaml:"external,omitempty"`
+	// Files says, by model, where an application that runs it by itself finds it, where
+	// its contract says serve: file.
+	Files map[string]handoff.File `yaml:"files,omitempty"`
 	// ReconnectMin and ReconnectMax bound the jittered pause before the device
 	// connects again.
 	ReconnectMin time.Duration `yaml:"reconnect_min"`
@@ -141,6 +150,48 @@ func (c *Config) check() error {
 	for i, name := range c.Accelerators {
 		if !slices.Contains(infer.Accelerators(), name) || slices.Contains(c.Accelerators[:i], name) {
 			return fmt.Errorf("configuration: accelerators %q: each of %v once is allowed", name, infer.Accelerators())
+		}
+	}
+	return c.checkKinds()
+}
+
+// checkKinds checks how models are served that no worker runs.
+func (c *Config) checkKinds() error {
+	taken := map[string]string{}
+	own := func(what, path, model string) error {
+		path = filepath.Clean(path)
+		switch other, ok := taken[path]; {
+		case !filepath.IsAbs(path):
+			return fmt.Errorf("configuration: %s of %s: %q: an absolute path is wanted", what, model, path)
+		case ok && (what != "repository" || other != what):
+			return fmt.Errorf("configuration: %s of %s: %s is used twice", what, model, path)
+		case path == filepath.Clean(c.State) || strings.HasPrefix(path, filepath.Clean(c.State)+"/"):
+			return fmt.Errorf("configuration: %s of %s: %s lies in %s, which is the agent's own", what, model, path, c.State)
+		}
+		taken[path] = what
+		return nil
+	}
+	for _, model := range slices.Sorted(maps.Keys(c.External)) {
+		e := c.External[model]
+		if err := engine.CheckAddress(e.URL); err != nil {
+			return fmt.Errorf("configuration: url of %s: %w", model, err)
+		}
+		if err := own("repository", e.Repository, model); err != nil {
+			return err
+		}
+	}
+	for _, model := range slices.Sorted(maps.Keys(c.Files)) {
+		f := c.Files[model]
+		if err := own("path", f.Path, model); err != nil {
+			return err
+		}
+		for what, program := range map[string][]string{"hook": f.Hook, "prove": f.Prove} {
+			if len(program) > 0 && !filepath.IsAbs(program[0]) {
+				return fmt.Errorf("configuration: %s of %s: %q: an absolute path is wanted", what, model, program[0])
+			}
+		}
+		if f.Health != "" && f.Health != handoff.HealthRequired && f.Health != handoff.HealthNone {
+			return fmt.Errorf("configuration: health of %s: %q: required or none is wanted", model, f.Health)
 		}
 	}
 	return nil

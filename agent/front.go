@@ -17,8 +17,9 @@ import (
 func (a *Agent) front() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", a.truth.Handler())
+	mux.Handle("POST /v1/health", a.kinds.Files)
 	mux.Handle("/", oip.Handler(oip.Config{
-		Engine: a.infer, Version: Version, SharedMemory: a.c.SharedMemory,
+		Engine: a.kinds, Version: Version, SharedMemory: a.c.SharedMemory,
 		Answered: func(x oip.Answered) {
 			seen := truth.See(&x)
 			a.truth.Answered(&x, seen)
@@ -45,6 +46,6 @@ func (a *Agent) openCaptures(fsys durable.FS, now func() time.Time) error {
 
 // serving is the release of a model that serves.
 func (a *Agent) serving(model string) (observe.Key, bool) {
-	s, ok := a.infer.Active(model)
+	s, ok := a.kinds.Active(model)
 	return s.Key, ok
 }

@@ -220,7 +220,7 @@ func (a *Agent) Status() Status {
 		s.Damage = append(s.Damage, err.Error())
 	}
 	served := map[string]int{}
-	live := a.infer.Status()
+	live := a.kinds.Status()
 	for i, l := range live {
 		served[l.Model] = i
 	}

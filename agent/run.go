@@ -16,11 +16,14 @@ import (
 
 	"github.com/dunlin-edge/dunlin/agent/bond"
 	"github.com/dunlin-edge/dunlin/agent/capture"
+	"github.com/dunlin-edge/dunlin/agent/engine"
+	"github.com/dunlin-edge/dunlin/agent/handoff"
 	"github.com/dunlin-edge/dunlin/agent/identity"
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/link"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/agent/queue"
+	"github.com/dunlin-edge/dunlin/agent/serving"
 	"github.com/dunlin-edge/dunlin/agent/slots"
 	"github.com/dunlin-edge/dunlin/agent/state"
 	"github.com/dunlin-edge/dunlin/agent/truth"
@@ -47,6 +50,7 @@ type Agent struct {
 	queues *queue.Set
 	trust  *trust.Client
 	infer  *infer.Server
+	kinds  *serving.Kinds
 	loops  chan infer.Slot // slots whose workers crash again and again
 	watch  *observe.Monitor
 	truth  *truth.Book
@@ -180,6 +184,12 @@ func (a *Agent) openInference(fsys durable.FS, now func() time.Time) error {
 		Threads: int(a.c.Threads), Accelerators: a.c.Accelerators, Workers: int(a.c.Workers), Monitor: a.watch, Looping: a.looping,
 		Log: a.log.With("part", "infer"),
 	})
+	engines, err := engine.New(engine.Config{FS: fsys, Engines: a.c.External, Class: a.c.Facts()["class"], Monitor: a.watch, Log: a.log.With("part", "engine")})
+	if err != nil {
+		return err
+	}
+	files := handoff.New(handoff.Config{FS: fsys, Files: a.c.Files, Prover: a.infer.Prove, Unwell: a.unwell, Log: a.log.With("part", "handoff")})
+	a.kinds = serving.New(a.infer, engines, files)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/dunlin-edge/dunlin/agent/infer"
 	"github.com/dunlin-edge/dunlin/agent/observe"
 	"github.com/dunlin-edge/dunlin/agent/queue"
+	"github.com/dunlin-edge/dunlin/agent/serving"
 	"github.com/dunlin-edge/dunlin/agent/update"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 	"github.com/dunlin-edge/dunlin/shared/trust"
@@ -45,7 +46,7 @@ func slotOf(c *update.Candidate) infer.Slot {
 }
 
 func (p *prover) Prove(ctx context.Context, c *update.Candidate) (*bundle.Proof, error) {
-	proof, err := p.a.infer.Prove(ctx, slotOf(c))
+	proof, err := p.a.kinds.Prove(ctx, slotOf(c))
 	if err == nil {
 		p.a.log.Info("proven", "release", c.Path, "golden", proof.Cases, "p95_us", proof.Cost.P95US, "start_us", proof.Cost.Start, "peak_kb", proof.Cost.PeakKB, "kernels", proof.Kernels, "workers", proof.Workers, "threads", proof.Threads)
 	}
@@ -69,17 +70,20 @@ func refusal(err error) error {
 
 func (p *prover) Serve(ctx context.Context, model string, c *update.Candidate) error {
 	if c == nil {
-		p.a.infer.Deactivate(model)
+		p.a.kinds.Deactivate(model)
 		return nil
 	}
-	if s, ok := p.a.infer.Active(model); ok && s.Key == keyOf(c) && s.Dir == c.Dir {
+	if s, ok := p.a.kinds.Serving(model); ok && s.Key == keyOf(c) && s.Dir == c.Dir {
 		return nil
 	}
 	p.a.watch.Begin(keyOf(c))
-	return p.a.infer.Activate(ctx, slotOf(c))
+	return p.a.kinds.Activate(ctx, slotOf(c))
 }
 
 func (p *prover) Judge(c *update.Candidate, since time.Duration) update.Judgement {
+	if serving.KindOf(c.Contract) == serving.File {
+		return p.judgeFile(c, since)
+	}
 	v := p.a.watch.Judge(keyOf(c), p.expect(c), since)
 	j := update.Judgement{Verdict: update.NotYet, Code: v.Code, Reason: v.Reason, Answered: v.Answered}
 	switch {
@@ -91,7 +95,28 @@ func (p *prover) Judge(c *update.Candidate, since time.Duration) update.Judgemen
 	if j.Verdict != update.NotYet {
 		p.a.watch.End(keyOf(c))
 	}
+	if j.Verdict == update.Pass && serving.KindOf(c.Contract) == serving.External {
+		p.a.kinds.Engines.Settle(slotOf(c))
+	}
 	return j
+}
+
+// judgeFile goes by what the application says.
+func (p *prover) judgeFile(c *update.Candidate, since time.Duration) update.Judgement {
+	v := p.a.kinds.Files.Judge(c.Model, c.Version, c.Contract.Probation.Minutes, c.Contract.Probation.Requests, since)
+	j := update.Judgement{Verdict: update.NotYet, Code: v.Code, Reason: v.Reason, Answered: v.Requests}
+	switch {
+	case v.Failed:
+		j.Verdict = update.Fail
+	case v.Passed:
+		j.Verdict = update.Pass
+	}
+	return j
+}
+
+// unwell tells the server what an application says of a model that it runs.
+func (a *Agent) unwell(s infer.Slot, reason string) {
+	a.report.Happened(update.Event{Type: "serve.unhealthy", Model: s.Key.Model, Path: s.Key.Path, Code: "serve.unhealthy", Detail: clip(reason), Next: "look at the application; 'dunlin-agent rollback " + s.Key.Model + "' returns to the release before"})
 }
 
 // expect is what the contract says of behaviour on this device.

@@ -100,6 +100,8 @@ var (
 	// ErrReset is given to callers of a model that carries state when its worker
 	// died: what they said before is forgotten.
 	ErrReset = errors.New("the model's worker died and its state is lost")
+	// ErrEngine is given for models that another program runs, when it does not.
+	ErrEngine = errors.New("the engine beside the agent gives no answer")
 )
 
 // Activate makes a slot answer its model's requests: its worker is started and

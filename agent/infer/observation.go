@@ -17,14 +17,19 @@ func WithSource(ctx context.Context, width, height int) context.Context {
 	return context.WithValue(ctx, source{}, [2]int{width, height})
 }
 
+// Source is the size that WithSource put into a context, zero if none.
+func Source(ctx context.Context) [2]int {
+	size, _ := ctx.Value(source{}).([2]int)
+	return size
+}
+
 // tell tells the monitor what a request that began then says about the model.
 func (v *served) tell(ctx context.Context, began time.Time, inputs [][]byte, r result, err error) {
 	// A caller who went away and a bad request say nothing about it.
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrInputs) {
 		return
 	}
-	o := observe.Observation{Key: v.slot.Key, Took: r.took, Code: failureCode(err), Plan: v.plan, Inputs: inputs}
-	o.Source, _ = ctx.Value(source{}).([2]int)
+	o := observe.Observation{Key: v.slot.Key, Took: r.took, Code: failureCode(err), Plan: v.plan, Inputs: inputs, Source: Source(ctx)}
 	if err == nil {
 		o.Wait = max(time.Since(began)-r.took, 0)
 		v.plan.Answer(&o, r.outputs)

@@ -100,6 +100,9 @@ func (p *packer) names() error {
 // tensors takes names, shapes, types and quantization from the file, and
 // meanings from people.
 func (p *packer) tensors() error {
+	if p.contract.Serve == "external" {
+		return p.declared()
+	}
 	m, err := tflite.Parse(p.model)
 	if err != nil {
 		return refuse("pack.model", "export the model again; 'dunlin model pack' takes .tflite files", "%s: %v", p.spec.File, err)

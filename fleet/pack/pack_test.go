@@ -416,3 +416,38 @@ func TestORAS(t *testing.T) {
 		t.Errorf("after the way: %v, %s", err, b.Digest)
 	}
 }
+
+// TestPackDeclared packs a file of any kind, whose tensors people declare.
+func TestPackDeclared(t *testing.T) {
+	declared := strings.NewReplacer("file: model.tflite", "file: model.onnx\nserve: external", "input: tensor", "inputs: {image: FP32 1x3}", "output: classes softmax", "outputs: {scores: FP32 1x3 classes softmax}").Replace(spec)
+	with := func(old, new string) map[string]string {
+		return map[string]string{SpecName: strings.Replace(declared, old, new, 1), "model.onnx": "of any kind", "model.tflite": ""}
+	}
+	p, err := pack(t, with("", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := p.Contract
+	want := []bundle.Tensor{{Name: "image", DType: "FP32", Shape: []int{1, 3}, Meaning: &bundle.Meaning{Kind: "tensor"}}, {Name: "scores", DType: "FP32", Shape: []int{1, 3}, Meaning: &bundle.Meaning{Kind: "classes", Score: "softmax"}}}
+	if d := cmp.Diff(want, append(c.Inputs, c.Outputs...)); d != "" || c.Golden == nil || c.Reference == nil {
+		t.Error(d)
+	}
+	for name, x := range map[string][3]string{
+		"without names":            {"inputs: {image: FP32 1x3}", "input: tensor", "pack.declared"},
+		"without a shape":          {"FP32 1x3}", "FP32}", "pack.declared"},
+		"without a type":           {"FP32 1x3}", "1x3 tensor}", "pack.declared"},
+		"a type of nobody":         {"FP32 1x3}", "F32 1x3}", "pack.declared"},
+		"a shape of zero":          {"FP32 1x3}", "FP32 1x0}", "pack.declared"},
+		"ten dimensions":           {"FP32 1x3}", "FP32 1x3x1x1x1x1x1x1x1x1}", "pack.declared"},
+		"another meaning":          {"FP32 1x3}", "FP32 1x3 image rgb 0..1}", "pack.shape"},
+		"golden that does not fit": {"FP32 1x3}", "FP32 1x4}", "pack.golden"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := pack(t, with(x[0], x[1]))
+			var coded *fleet.Error
+			if errors.As(err, &coded); (coded == nil || coded.Code != x[2]) && bundle.Code(err) != x[2] {
+				t.Errorf("%v, want %s", err, x[2])
+			}
+		})
+	}
+}

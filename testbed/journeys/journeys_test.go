@@ -21,7 +21,7 @@ import (
 // programs are built once for all scripts, each under a name.
 var programs = map[string]string{
 	"dunlin": "./fleet/cmd/dunlin", "dunlin-fleet": "./fleet/cmd/dunlin-fleet", "dunlin-agent": "./agent/cmd/dunlin-agent", "dunlin-infer": "./agent/cmd/dunlin-infer",
-	"sigstore-kms-test": "./testbed/plugin",
+	"sigstore-kms-test": "./testbed/plugin", "standin": "./testbed/standin",
 }
 
 const root = "../.."

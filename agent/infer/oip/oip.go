@@ -276,7 +276,7 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, infer.ErrInputs): // a dynamic dimension that this build of the model has not
 		return http.StatusBadRequest
-	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrReset), errors.As(err, &d):
+	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrReset), errors.Is(err, infer.ErrEngine), errors.As(err, &d):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout
