@@ -4,6 +4,7 @@
 package enginetest
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -175,7 +176,7 @@ func (e *Engine) infer(w http.ResponseWriter, r *http.Request, m *Model) error {
 	for ; len(raw) >= 4; raw = raw[4:] {
 		x = append(x, math.Float32frombits(binary.LittleEndian.Uint32(raw)))
 	}
-	y, err := m.run(x)
+	y, err := m.run(r.Context(), x)
 	if err != nil {
 		return err
 	}
@@ -197,12 +198,18 @@ func (e *Engine) infer(w http.ResponseWriter, r *http.Request, m *Model) error {
 	return err
 }
 
-func (m *Model) run(x []float32) ([]float32, error) {
+func (m *Model) run(ctx context.Context, x []float32) ([]float32, error) {
 	m.mu.Lock()
 	m.count++
 	count := m.count
 	m.mu.Unlock()
-	time.Sleep(time.Duration(m.DelayMS) * time.Millisecond)
+	slow := time.NewTimer(time.Duration(m.DelayMS) * time.Millisecond)
+	defer slow.Stop()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-slow.C:
+	}
 	if m.FailsEvery > 0 && count > m.After && count%m.FailsEvery == 0 {
 		return nil, fmt.Errorf("request %d fails", count)
 	}
