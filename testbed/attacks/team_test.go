@@ -63,6 +63,7 @@ func teamRows() []group {
 		{name: "raise the floor of the team's model out of reach", holds: "a floor counts in the role that signs the model, and nowhere else", run: stays(func(f *forgery) {
 			f.custom("catalog/production")["floors"] = doc{"digits": 99}
 		}, above)},
+		{name: "end the team, if they are enough to sign the catalog's targets", holds: "**this succeeds**: who delegates decides who signs a model; it is a change of the targets that the audit and \"dunlin model status\" show"},
 		{name: "hold the team's role back", code: trust.CodeMixAndMatch, run: teamed(trust.CodeMixAndMatch, gone(team))},
 		{name: "send the team's role of before its floor", code: trust.CodeMixAndMatch, run: teamed(trust.CodeMixAndMatch, func(f *forgery) { f.swap(team, f.w.early) })},
 		{name: "leave the team's role out of the snapshot", code: trust.CodeMixAndMatch, run: teamed(trust.CodeMixAndMatch, func(f *forgery) {
