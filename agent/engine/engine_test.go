@@ -126,7 +126,7 @@ func TestLife(t *testing.T) {
 			first := r.slot("a", "1.0.0", nil)
 			p, err := r.Prove(t.Context(), first)
 			must(t, err)
-			if p.Cases != cases || p.Held != cases || p.Cost.P95US == 0 || p.Cost.Start == 0 || p.Kernels != Kernels {
+			if p.Cases != cases || p.Held != cases || p.Cost.P95US == 0 || p.Cost.Start == 0 || p.Kernels != bundle.KernelsExternal {
 				t.Errorf("%+v", p)
 			}
 			must(t, r.Activate(t.Context(), first))

@@ -14,9 +14,6 @@ import (
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
-// Kernels is what the proof of an engine's model names.
-const Kernels = "external"
-
 const (
 	maxGolden  = 64 << 20 // bytes of the golden cases
 	rounds     = 3        // of measuring; the best counts
@@ -43,7 +40,7 @@ type trial struct {
 // the engine's and not measured. A *infer.Refusal says that it is not fit; the engine
 // has forgotten it then.
 func (s *Server) Prove(ctx context.Context, slot infer.Slot) (*bundle.Proof, error) {
-	t := &trial{s: s, slot: slot, budget: slot.Contract.BudgetFor(s.c.Class), p: &bundle.Proof{Kernels: Kernels}}
+	t := &trial{s: s, slot: slot, budget: slot.Contract.BudgetFor(s.c.Class), p: &bundle.Proof{Kernels: bundle.KernelsExternal}}
 	for _, step := range []func(context.Context) error{t.load, t.matches, t.first, t.golden, t.repeat, t.measure} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {

@@ -15,13 +15,16 @@ type Proof struct {
 	Cost   Cost         `json:"cost" cbor:"4,keyasint"`
 	Base   *Cost        `json:"base,omitempty" cbor:"5,keyasint,omitempty"` // of the slot that was active, measured in turns
 	// How the pair is to be served: with these kernels ("xnnpack", "builtin", "gpu",
-	// "npu"), this many workers and threads of each.
+	// "npu", or KernelsExternal), this many workers and threads of each.
 	Kernels string  `json:"kernels,omitempty" cbor:"6,keyasint,omitempty"`
 	Threads int     `json:"threads,omitempty" cbor:"7,keyasint,omitempty"`
 	Tried   []Tried `json:"tried,omitempty" cbor:"8,keyasint,omitempty"` // what did not do
 	Shadow  *Shade  `json:"shadow,omitempty" cbor:"9,keyasint,omitempty"`
 	Workers int     `json:"workers,omitempty" cbor:"10,keyasint,omitempty"`
 }
+
+// KernelsExternal stands for those of an engine beside the agent.
+const KernelsExternal = "external"
 
 // Cost is what a worker took. What was not measured is 0.
 type Cost struct {
@@ -74,7 +77,11 @@ func (p *Proof) Lines() []string {
 		}
 		add("by slice: %s", strings.Join(parts, ", "))
 	}
-	if p.Cost != (Cost{}) {
+	switch {
+	case p.Cost == (Cost{}):
+	case p.Kernels == KernelsExternal:
+		add("%s in the engine beside the agent, whose memory is not measured", p.Cost.text())
+	default:
 		add("%s with %s kernels, workers: %d, threads: %d", p.Cost.text(), p.Kernels, max(p.Workers, 1), p.Threads)
 	}
 	if p.Base != nil {
