@@ -24,6 +24,7 @@ type Spec struct {
 	Stages   []StageSpec `json:"stages,omitempty"`
 	Control  *int        `json:"control_percent,omitempty"` // held back until the last gate, default 10
 	Bake     Duration    `json:"bake,omitempty"`            // of stages that set none
+	Longest  Duration    `json:"longest_wait,omitempty"`    // of a stage for gates that are not decided, expected-on; default 8 h
 	Silence  Duration    `json:"silence,omitempty"`         // not heard of for so long with an acknowledged assignment, default 15 min
 	Attempt  int64       `json:"attempt,omitempty"`         // raise it to try a bad pair again
 }
@@ -60,6 +61,7 @@ type Stage struct {
 	Started time.Time // zero: not yet
 	Baking  time.Time // when the last of its devices was good; zero: not yet
 	Passed  time.Time // zero: not yet
+	Held    time.Time // when gates asked for a person; running again: the person lets it go on
 	Target  int       // devices, cumulative
 }
 
@@ -83,7 +85,10 @@ type Member struct {
 
 	// Of the device, when the member is read; a store does not keep them here.
 	Heard   time.Time // when the device was last heard of; zero: never
+	Hours   *Hours    // in which it is expected to be on; nil: always
 	Revoked bool
+
+	Late bool // set by a plan: it does not wait for the device to acknowledge
 }
 
 // Tally is how many devices of one stage of a rollout have come equally far; the

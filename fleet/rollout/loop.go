@@ -134,7 +134,7 @@ func (l *Loop) advance(ctx context.Context, r *fleet.Rollout) (time.Time, error)
 		if err != nil {
 			return time.Time{}, err
 		}
-		actions := Plan(r, members, l.Now())
+		actions := Plan(r, Facts{Members: members}, l.Now())
 		if len(actions) == 0 {
 			return Next(r, members, l.Now()), nil
 		}
@@ -169,6 +169,17 @@ func (l *Loop) act(ctx context.Context, epoch int64, r *fleet.Rollout, members [
 	case Complete:
 		st.Passed = now
 		c.Rollout.Status, c.Rollout.Finished = fleet.RolloutCompleted, now
+	case Widen:
+		for _, d := range a.Devices {
+			m := member(members, d)
+			m.Stage = a.Stage
+			c.Members = append(c.Members, m)
+		}
+		st.Baking = time.Time{}
+		st.Target += len(a.Devices)
+	case Hold:
+		st.Held = now
+		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = fleet.RolloutPaused, a.Code, a.Reason
 	case Halt:
 		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = fleet.RolloutHalted, a.Code, a.Reason
 	case Silent:

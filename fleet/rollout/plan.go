@@ -15,7 +15,8 @@ const pendingShare = 0.2
 // Plan says what is due for a rollout now. It is pure: the same rows and time
 // give the same actions. Carrying an action out and planning again must be
 // possible after each of them, so a server that dies between two loses nothing.
-func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
+func Plan(r *fleet.Rollout, f Facts, now time.Time) []Action {
+	members := f.Members
 	switch r.Status {
 	case fleet.RolloutHalted, fleet.RolloutAborted:
 		return undo(members)
@@ -23,13 +24,16 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	default:
 		return nil
 	}
-	members = refill(r, members)
+	members = refill(r, members, now)
 	if out := silences(r, members, now); len(out) > 0 {
 		return out
 	}
 	evals, failed := evaluate(r, members, now)
 	if failed != nil {
 		return []Action{{Kind: Halt, Stage: r.Stage, Code: "gate." + failed.Gate, Reason: failed.reason, Evaluations: evals}}
+	}
+	if j := f.failed(); j != nil {
+		return []Action{{Kind: Halt, Stage: r.Stage, Code: "gate." + j.Gate, Reason: j.sentence(), Evaluations: evals}}
 	}
 	st := r.Stages[r.Stage]
 	if st.Started.IsZero() {
@@ -48,8 +52,18 @@ func Plan(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	if st.Baking.IsZero() && stageSize(members, r.Stage) > 0 {
 		return []Action{{Kind: Bake, Stage: r.Stage}}
 	}
-	if !st.Baking.IsZero() && now.Before(st.Baking.Add(bakeOf(r))) {
+	if !st.Baking.IsZero() && !baked(r, members, bakeOf(r), now) {
 		return nil
+	}
+	if open := f.open(); open != nil && !last && st.Held.IsZero() {
+		switch {
+		case f.suspects() && widened(r, members) != nil:
+			return []Action{{Kind: Widen, Stage: r.Stage, Reason: f.suspicion(bakeOf(r)), Devices: widened(r, members), Evaluations: evals}}
+		case !baked(r, members, longestOf(r), now):
+			return nil
+		case f.suspects():
+			return []Action{{Kind: Hold, Stage: r.Stage, Code: "gate.held", Reason: f.suspicion(longestOf(r)), Evaluations: evals}}
+		}
 	}
 	if last {
 		return []Action{{Kind: Complete, Stage: r.Stage, Evaluations: evals}}
@@ -72,9 +86,15 @@ func present(members []fleet.Member) []fleet.Member {
 // refill is present with a next device for every class whose devices of the
 // present stage, or of all stages so far, are gone: unknown is not good. Where a
 // class has none but control left, that stays as it is.
-func refill(r *fleet.Rollout, members []fleet.Member) []fleet.Member {
+//
+// A device that is late stays where it is, and is not waited for.
+func refill(r *fleet.Rollout, members []fleet.Member, now time.Time) []fleet.Member {
 	out := present(members)
-	meant, here, next := reach(r.Stage, members), reach(r.Stage, out), map[string]int{}
+	for i := range out {
+		out[i].Late = late(r, out[i], now)
+	}
+	intime := slices.DeleteFunc(slices.Clone(out), func(m fleet.Member) bool { return m.Late })
+	meant, here, next := reach(r.Stage, members), reach(r.Stage, intime), map[string]int{}
 	for i, m := range out {
 		if _, ok := next[m.Stratum]; !ok && m.Stage > r.Stage && !m.Control {
 			next[m.Stratum] = i
@@ -127,11 +147,15 @@ func Next(r *fleet.Rollout, members []fleet.Member, now time.Time) time.Time {
 		}
 	}
 	if b := r.Stages[r.Stage].Baking; !b.IsZero() {
-		sooner(b.Add(bakeOf(r)))
+		sooner(bakedAt(r, members, bakeOf(r), now))
+		sooner(bakedAt(r, members, longestOf(r), now))
 	}
 	for _, m := range present(members) {
-		if waits(m) {
+		switch {
+		case waits(m):
 			sooner(silentAt(r, m))
+		case !m.Assigned.IsZero() && m.Outcome == "":
+			sooner(lateAt(r, m))
 		}
 	}
 	return next
@@ -149,19 +173,38 @@ func bakeOf(r *fleet.Rollout) time.Duration {
 	return time.Duration(r.Spec.Bake)
 }
 
+// lateAfter is how many times the silence an assigned device may take to acknowledge.
+const lateAfter = 4
+
+// late tells whether a device has not acknowledged its assignment for so long, in
+// hours in which it is expected, that others go on without it. It joins when it comes.
+func late(r *fleet.Rollout, m fleet.Member, now time.Time) bool {
+	if m.Assigned.IsZero() || !m.Acked.IsZero() || m.Outcome != "" {
+		return false
+	}
+	at := lateAt(r, m)
+	return at.IsZero() || !now.Before(at)
+}
+
+func lateAt(r *fleet.Rollout, m fleet.Member) time.Time {
+	return m.Hours.After(m.Assigned, lateAfter*time.Duration(r.Spec.Silence))
+}
+
 // waits tells whether an acknowledged device still owes its outcome.
 func waits(m fleet.Member) bool { return m.Outcome == "" && !m.Acked.IsZero() }
 
 // silentAt is when an acknowledged device becomes silent unless it is heard of. A
 // device that is heard of may take its time: a download is long on a thin link.
+//
+// Only hours in which it is expected to be on count.
 func silentAt(r *fleet.Rollout, m fleet.Member) time.Time {
-	return later(m.Acked, m.Heard).Add(time.Duration(r.Spec.Silence))
+	return m.Hours.After(later(m.Acked, m.Heard), time.Duration(r.Spec.Silence))
 }
 
 func silences(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
 	var out []Action
 	for _, m := range members {
-		if waits(m) && !now.Before(silentAt(r, m)) {
+		if at := silentAt(r, m); waits(m) && !at.IsZero() && !now.Before(at) {
 			out = append(out, Action{Kind: Silent, Stage: m.Stage, Device: m.Device})
 		}
 	}
@@ -199,7 +242,7 @@ func classes(members []fleet.Member) map[string]*class {
 			lastGood[m.Stratum] = later(lastGood[m.Stratum], m.Settled)
 		case m.Outcome != "":
 			lastBad[m.Stratum] = later(lastBad[m.Stratum], m.Settled)
-		case !m.Assigned.IsZero():
+		case !m.Assigned.IsZero() && !m.Late:
 			c.open++
 		}
 	}
@@ -242,7 +285,7 @@ func settled(r *fleet.Rollout, members []fleet.Member) bool {
 	pending := 0
 	for _, m := range members {
 		switch {
-		case m.Stage > r.Stage || m.Outcome != "":
+		case m.Stage > r.Stage || m.Outcome != "" || m.Late:
 		case m.Assigned.IsZero() || !m.Acked.IsZero():
 			return false
 		case m.Stage == r.Stage:

@@ -39,22 +39,34 @@ import (
 
 // Defaults of a specification.
 const (
-	DefaultControl = 10 // percent of each class
-	DefaultBake    = 40 * time.Minute
+	DefaultControl = 10               // percent of each class
+	DefaultBake    = 40 * time.Minute // of stages of a specification that has stages of its own
 	DefaultSilence = 15 * time.Minute
 )
 
 // DefaultStages are 1; the greater of 3 and 1 %; 10 %; 50 %; the rest of each
-// hardware class.
-func DefaultStages() []fleet.StageSpec {
-	return []fleet.StageSpec{{Count: 1}, {Count: 3, Percent: 1}, {Percent: 10}, {Percent: 50}, {Percent: 100}}
+// hardware class. Their bakes reach one look of the gates after the other, unless the
+// rollout has a bake of its own.
+func DefaultStages(bake fleet.Duration) []fleet.StageSpec {
+	stages := []fleet.StageSpec{{Count: 1}, {Count: 3, Percent: 1}, {Percent: 10}, {Percent: 50}, {Percent: 100}}
+	if bake == 0 {
+		for i, b := range []time.Duration{DefaultBake, 2 * DefaultBake, 4 * DefaultBake, 4 * DefaultBake, 4 * DefaultBake} {
+			stages[i].Bake = fleet.Duration(b)
+		}
+	}
+	return stages
 }
 
 // New makes a rollout of spec over the devices with its members in their order.
 // The specification is completed with the defaults.
 func New(spec fleet.Spec, devices []*fleet.Device, by string, now time.Time) (*fleet.Rollout, []fleet.Member) {
+	return Arrange(fleet.NewID(fleet.PrefixRollout, now), spec, devices, by, now)
+}
+
+// Arrange is New with an id that is given: the order of the devices follows from it.
+func Arrange(id string, spec fleet.Spec, devices []*fleet.Device, by string, now time.Time) (*fleet.Rollout, []fleet.Member) {
 	if len(spec.Stages) == 0 {
-		spec.Stages = DefaultStages()
+		spec.Stages = DefaultStages(spec.Bake)
 	}
 	if spec.Control == nil {
 		c := DefaultControl
@@ -70,7 +82,7 @@ func New(spec fleet.Spec, devices []*fleet.Device, by string, now time.Time) (*f
 		spec.Attempt = 1
 	}
 	r := &fleet.Rollout{
-		ID: fleet.NewID(fleet.PrefixRollout, now), Spec: spec, Status: fleet.RolloutRunning,
+		ID: id, Spec: spec, Status: fleet.RolloutRunning,
 		Devices: len(devices), Created: now, Changed: now, By: by,
 	}
 	members := order(r, devices)
@@ -164,6 +176,8 @@ const (
 	Silent     Kind = "silent" // a device that acknowledged is not heard of
 	Bake       Kind = "bake"   // every device of the stage is good: watch
 	PassStage  Kind = "pass"   // its gates passed
+	Widen      Kind = "widen"  // gates suspect something: more devices of the next stages come into this one
+	Hold       Kind = "hold"   // gates suspect something that they cannot show: a person is to look
 	Halt       Kind = "halt"   // a gate failed
 	Undo       Kind = "undo"   // give a device its former wish back
 	Complete   Kind = "complete"
@@ -173,9 +187,10 @@ const (
 type Action struct {
 	Kind        Kind
 	Stage       int
-	Device      string // Admit, Silent, Undo
-	Code        string // Halt
-	Reason      string // Halt
+	Device      string   // Admit, Silent, Undo
+	Devices     []string // Widen
+	Code        string   // Halt, Hold
+	Reason      string   // Halt, Hold, Widen
 	Evaluations []fleet.GateEvaluation
 }
 

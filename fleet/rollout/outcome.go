@@ -29,7 +29,7 @@ type Evidence struct {
 }
 
 // spec of a gate: which failures it counts and what it tolerates.
-type gate struct {
+type outcomeGate struct {
 	name      string
 	prefixes  []string // of codes; none: what no other gate counts
 	outcome   string
@@ -59,7 +59,7 @@ var ownFaults = []string{"check.blob.", "prove.digest", "prove.cold_start", "pro
 //	try.*, probation.*, rollback.*       probation  strict: what the release did with live requests
 //	everything else                      install    two of the first ten, or more than chance
 //	not heard of after it agreed         silence    two of the first ten, or more than chance
-var gates = []gate{
+var gates = []outcomeGate{
 	{name: "prove", prefixes: []string{"check.", "prove."}, outcome: fleet.OutcomeFailed, strict: true},
 	{name: "probation", prefixes: []string{"try.", "probation.", "rollback."}, outcome: fleet.OutcomeFailed, strict: true},
 	{name: "install", outcome: fleet.OutcomeFailed, tolerated: 0.01, worse: []float64{0.05, 0.10, 0.20, 0.80}, limit: 200},
@@ -116,7 +116,7 @@ func settledInOrder(members []fleet.Member) []fleet.Member {
 	return done
 }
 
-func (g *gate) counts(m fleet.Member) bool {
+func (g *outcomeGate) counts(m fleet.Member) bool {
 	if m.Outcome != g.outcome {
 		return false
 	}
@@ -142,7 +142,7 @@ func hasPrefix(code string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(code, p) })
 }
 
-func (g *gate) look(done []fleet.Member) Evidence {
+func (g *outcomeGate) look(done []fleet.Member) Evidence {
 	e := Evidence{Settled: len(done), Tolerated: g.tolerated, Limit: g.limit, Strict: g.strict}
 	for i, m := range done {
 		if !g.counts(m) {
@@ -175,7 +175,7 @@ func ratio(p0 float64, worse []float64, n, f int) float64 {
 	return min(sum/float64(len(worse)), math.MaxFloat64)
 }
 
-func (e Evidence) sentence(g gate) string {
+func (e Evidence) sentence(g outcomeGate) string {
 	switch {
 	case g.name == "silence":
 		return fmt.Sprintf("%d of %d devices fell silent after they had acknowledged, first %s", e.Failed, e.Settled, e.Device)
