@@ -263,6 +263,7 @@ type Status struct {
 	Model     string
 	PID       int    // 0 while there is no worker
 	PIDs      []int  // of all its workers
+	KB        int64  // that they held when last looked at
 	Restarts  int    // after deaths
 	Recycled  int    // because they leaked
 	Answered  uint64 // requests, since the slot serves

@@ -63,6 +63,7 @@ func (v *served) status() Status {
 	for _, w := range v.workers {
 		if w != nil {
 			st.PIDs = append(st.PIDs, w.cmd.Process.Pid)
+			st.KB += w.kb.Load()
 		}
 	}
 	if len(st.PIDs) > 0 {
@@ -133,7 +134,10 @@ func (v *served) watch(ctx context.Context, w *worker) fate {
 		case <-w.dead:
 			return died
 		case <-tick.C:
-			if kb := v.s.private(w.cmd.Process.Pid); l.Grew(kb) && !v.slot.Contract.Carries() {
+			kb := v.s.private(w.cmd.Process.Pid)
+			w.kb.Store(kb)
+			v.s.c.Monitor.Memory(v.slot.Key, v.status().KB)
+			if l.Grew(kb) && !v.slot.Contract.Carries() {
 				v.s.c.Log.Warn("worker leaks", "model", v.slot.Key.Model, "version", v.slot.Version, "kb", kb, "began_kb", l.Base())
 				return leaks
 			}

@@ -49,6 +49,7 @@ type worker struct {
 
 	sequence atomic.Uint64
 	answered atomic.Uint64
+	kb       atomic.Int64 // private memory when last looked at
 
 	dead  chan struct{} // closed when the process is gone
 	death *Death        // set before dead is closed

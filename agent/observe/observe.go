@@ -105,6 +105,16 @@ func (m *Monitor) Add(o *Observation) {
 	m.guard(o, now)
 }
 
+// Memory takes in what a model's workers hold, in kB. Where no request came there is
+// no window that it could tell something of.
+func (m *Monitor) Memory(k Key, kb int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.windows[k]; w != nil && kb > 0 {
+		w.memoryKB = kb
+	}
+}
+
 // window is the open one of a key.
 func (m *Monitor) window(k Key, now time.Time) *window {
 	start := now.UTC().Truncate(m.length)

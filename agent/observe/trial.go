@@ -33,6 +33,7 @@ func (m *Monitor) End(k Key) {
 func (m *Monitor) Crashed(k Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.window(k, m.Now()).crashes++
 	if t := m.trials[k]; t != nil {
 		t.crashes++
 	}

@@ -33,6 +33,8 @@ type window struct {
 	latency  sketch.Quantiles
 	wait     sketch.Quantiles
 	nan      uint64
+	crashes  uint64
+	memoryKB int64 // 0: not looked at
 
 	classes    []uint64
 	score      sketch.Histogram
@@ -138,6 +140,7 @@ func (w *window) sample(length time.Duration) wire.Sample {
 		Start: w.start.Unix(), Seconds: int64(length / time.Second), Model: w.key.Model, Path: w.key.Path, Bundle: w.key.Bundle, Runtime: w.key.Runtime,
 		Rollout: w.key.Rollout, Arm: w.key.Arm, Requests: w.requests, Errors: w.errors, Latency: w.latency.Encode(), Classes: w.classes, NaN: w.nan,
 		Wait: w.wait.Encode(), Entropy: w.entropy, Margin: w.margin, Detections: w.detections, Inputs: w.inputs,
+		Memory: uint64(w.memoryKB), Crashes: w.crashes,
 	}
 	if w.score.Total() > 0 {
 		s.Score = &w.score

@@ -257,3 +257,22 @@ func BenchmarkRequest(b *testing.B) {
 		}
 	})
 }
+
+// TestWorkersInWindows: what workers hold is told where requests came, a crash always.
+func TestWorkersInWindows(t *testing.T) {
+	now := noon
+	m := NewMonitor(func() time.Time { return now })
+	k := Key{Model: "m"}
+	m.Memory(k, 100)
+	if got := m.Take(true); len(got) != 0 {
+		t.Fatalf("memory alone makes a window: %+v", got)
+	}
+	m.Crashed(k)
+	m.Memory(k, 200)
+	m.Memory(k, 300)
+	m.Memory(k, 0)
+	got := m.Take(true)
+	if len(got) != 1 || got[0].Crashes != 1 || got[0].Memory != 300 || got[0].Requests != 0 {
+		t.Fatalf("%+v", got)
+	}
+}

@@ -33,6 +33,8 @@ type Sample struct {
 	Detections *sketch.Histogram `cbor:"22,keyasint,omitempty"` // things found per answer
 	Inputs     []sketch.Input    `cbor:"23,keyasint,omitempty"` // by the contract's order, of the requests that were looked at; at most MaxSampleInputs
 	Sizes      map[string]uint64 `cbor:"24,keyasint,omitempty"` // pictures by "640x480", at most MaxSampleSizes and "other"
+	Memory     uint64            `cbor:"25,keyasint,omitempty"` // kB of the model's workers when last looked at; 0: not looked at
+	Crashes    uint64            `cbor:"26,keyasint,omitempty"` // workers that died by themselves
 
 	Truth   *Truth                    `cbor:"40,keyasint,omitempty"` // what applications said of answers
 	Metrics map[string]sketch.Moments `cbor:"41,keyasint,omitempty"` // what applications measured, by name; at most MaxMetrics

@@ -72,6 +72,7 @@ var messages = map[string]any{
 		Inputs: []sketch.Input{{Requests: 2, Values: sketch.Moments{N: 5, Mean: 0.5, M2: 0.25, Min: -1, Max: 1}, NaN: 1, Low: 2, High: 3,
 			Bins: &sketch.Histogram{Hi: 1, Bins: []uint64{2, 3}}, Means: &sketch.Histogram{Hi: 1, Bins: []uint64{1, 1}}}, {Requests: 2}},
 	},
+	"sample-worker": &wire.Sample{Start: 1764000000, Seconds: 60, Model: "digits", Requests: 3, Memory: 12345, Crashes: 2},
 	"sample-truth": &wire.Sample{
 		Start: 1764000000, Seconds: 60, Model: "digits",
 		Truth:   &wire.Truth{Right: 90, Wrong: 10, Confused: []wire.Confused{{Right: 3, Answered: 8, Count: 7}}, Other: 3, Late: 2},
