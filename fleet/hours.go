@@ -56,3 +56,51 @@ func (h *Hours) After(from time.Time, d time.Duration) time.Time {
 	}
 	return from
 }
+
+// DayHours are the same hours on every day, bit 0 being midnight in UTC; nil, that is
+// always, for none and for all.
+func DayHours(mask uint32) *Hours {
+	if mask &= 1<<24 - 1; mask == 0 || mask == 1<<24-1 {
+		return nil
+	}
+	var h Hours
+	for i := range h {
+		h[i] = mask>>(i%24)&1 == 1
+	}
+	return &h
+}
+
+// Mask is what DayHours makes h of, by its Monday.
+func (h *Hours) Mask() (mask uint32) {
+	if h == nil {
+		return 0
+	}
+	for i := range 24 {
+		if h[i] {
+			mask |= 1 << i
+		}
+	}
+	return mask
+}
+
+// DaysOn is in how many days a device was on in each hour of the day, in UTC, and how
+// many days are known of it.
+type DaysOn struct {
+	Of    int
+	Hours [24]int
+}
+
+// Learnt is the hours in which such a device is expected: those in which it was on in
+// at least four days of seven. Fewer than four days teach nothing.
+func (d DaysOn) Learnt() *Hours {
+	if d.Of < 4 {
+		return nil
+	}
+	var mask uint32
+	for h, n := range d.Hours {
+		if 7*n >= 4*min(d.Of, 7) {
+			mask |= 1 << h
+		}
+	}
+	return DayHours(mask)
+}

@@ -26,7 +26,43 @@ type Spec struct {
 	Bake     Duration    `json:"bake,omitempty"`            // of stages that set none
 	Longest  Duration    `json:"longest_wait,omitempty"`    // of a stage for gates that are not decided, expected-on; default 8 h
 	Silence  Duration    `json:"silence,omitempty"`         // not heard of for so long with an acknowledged assignment, default 15 min
-	Attempt  int64       `json:"attempt,omitempty"`         // raise it to try a bad pair again
+	Gates    *GatesSpec  `json:"gates,omitempty"`
+	Attempt  int64       `json:"attempt,omitempty"` // raise it to try a bad pair again
+}
+
+// GatesSpec says how a rollout looks at what the release does.
+type GatesSpec struct {
+	Look    Duration         `json:"look,omitempty"`    // the first look at a changed device; more follow at 2, 4, 8, 16 and 32 times that. Default 20 min
+	Past    Duration         `json:"past,omitempty"`    // what a device is compared with of its own; twice that must have been seen. Default 24 h
+	Use     []string         `json:"use,omitzero"`      // gates by name, none for an empty list; default errors, latency_p95, classes, score, memory, and truth where applications tell it
+	Expect  map[string]Bound `json:"expect,omitempty"`  // bounds in place of a gate's own, for a change that is meant
+	Metrics map[string]Bound `json:"metrics,omitempty"` // gates on applications' own measures
+}
+
+// Bound is what a gate tolerates and what it must find, on the gate's scale.
+type Bound struct {
+	Margin   float64 `json:"margin"`
+	Harm     float64 `json:"harm"`
+	TwoSided bool    `json:"two_sided,omitempty"` // of metrics: either direction is harm
+}
+
+// Defaults of GatesSpec.
+const (
+	DefaultLook = Duration(20 * time.Minute)
+	DefaultPast = Duration(24 * time.Hour)
+)
+
+// Ungated tells whether no behaviour gate is asked.
+func (s *Spec) Ungated() bool {
+	return s.Gates != nil && s.Gates.Use != nil && len(s.Gates.Use) == 0 && len(s.Gates.Metrics) == 0
+}
+
+// Look is the length of the first look at a changed device.
+func (s *Spec) Look() time.Duration {
+	if s.Gates != nil && s.Gates.Look > 0 {
+		return time.Duration(s.Gates.Look)
+	}
+	return time.Duration(DefaultLook)
 }
 
 // Path is the release's name in the catalog.

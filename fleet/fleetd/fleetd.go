@@ -29,6 +29,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/director"
 	"github.com/dunlin-edge/dunlin/fleet/drift"
 	"github.com/dunlin-edge/dunlin/fleet/enroll"
+	"github.com/dunlin-edge/dunlin/fleet/evidence"
 	"github.com/dunlin-edge/dunlin/fleet/rollout"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite"
 	"github.com/dunlin-edge/dunlin/fleet/telemetry"
@@ -60,6 +61,7 @@ type server struct {
 	telemetry *telemetry.Ingest
 	rollouts  *rollout.Service
 	loop      *rollout.Loop
+	evidence  *evidence.Service
 	broker    *broker.Broker
 	hub       *hub
 	told      chan struct{} // the outbox has something
@@ -158,10 +160,11 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.director = &director.Service{Store: s.db, Key: s.keys.director, Now: time.Now, Changed: func(string) { s.wakeTell() }}
 	s.enrol = &enroll.Service{Standing: s.standing, Store: s.db, Life: s.c.DeviceLife, Ended: s.ended, Copied: s.copied, Now: time.Now}
-	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
+	s.evidence = &evidence.Service{Store: s.db}
+	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Gates: s.evidence, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
 	s.captures = &capture.Service{Store: s.db, Blobs: s.captured, Sign: s.enrol.SignCaptures, Poke: func(devices []string) { s.broker.Poke(devices) }, Now: time.Now, Log: s.log}
-	s.telemetry = &telemetry.Ingest{Store: s.db, Captures: s.captures, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Captures: s.captures, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Sampled: s.evidence.Add, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
 	return nil
 }
 

@@ -151,6 +151,7 @@ func (c *Collector) scale(spec Spec, key scaleKey) Scale {
 		windows = append(windows, cells(list, spec.MinCell, &out))
 	}
 	s := learn(windows)
+	s.Floor = floor(spec)
 	if c.scales == nil {
 		c.scales = map[scaleKey]Scale{}
 	}

@@ -229,7 +229,7 @@ func estimate(treated, control []unit, s Scale, margin float64) Estimate {
 	if len(treated) == 0 || !s.Known() {
 		return Estimate{}
 	}
-	tau2 := max(s.Tau2, 0.02*s.Sigma2)
+	tau2 := max(s.Tau2, 0.02*max(s.Sigma2, s.Floor))
 	shared, v := s.Mean, tau2
 	if len(control) > 0 {
 		m, vm := s.mean(control, median(control), 0)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -146,12 +147,17 @@ func TestDifference(t *testing.T) {
 		{"inside the margin", 30, 6, 0.01, 0, Pass, ""},
 		{"everybody changed", 30, 6, 0, 0.3, Pass, ""},
 		{"everybody changed and the release is bad", 30, 6, 0.12, 0.3, Fail, ""},
+		{"bad, among devices that never wander", 30, 6, 0.5, 0, Fail, ""},
 		{"one device changed", 30, 1, 5, 0, NotYet, TooFew},
 		{"no control", 6, 6, 0.12, 0, NotYet, NoControl},
 		{"two for control", 8, 6, 0.12, 0, NotYet, NoControl},
 	} {
 		r := rand.New(rand.NewPCG(7, 7))
-		b, _ := bench(r, c.devices, c.treated, 0.02, c.harm, c.all)
+		sd := 0.02
+		if strings.Contains(c.name, "never wander") {
+			sd = 0
+		}
+		b, _ := bench(r, c.devices, c.treated, sd, c.harm, c.all)
 		if got := look(b, spec, 190); got.Verdict != c.want || got.Why != c.why {
 			t.Errorf("%s: %+v, want %s %q", c.name, got, c.want, c.why)
 		}

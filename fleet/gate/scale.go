@@ -9,6 +9,7 @@ type Scale struct {
 	Phi       float64 `json:"phi"`       // variance of sampling, for one request
 	Tau2      float64 `json:"tau2"`      // variance of what all devices of the stratum share
 	K         float64 `json:"k"`         // how much wider than that, at least 1; 0: not known
+	Floor     float64 `json:"floor"`     // least variance of a unit
 	Mean      float64 `json:"mean"`      // of the statistic when nothing is released
 	Yesterday float64 `json:"yesterday"` // share of yesterday's deviation at the same minutes that comes again
 	Before    float64 `json:"before"`    // share of the last hour's deviation that stays
@@ -20,7 +21,14 @@ type Scale struct {
 func (s Scale) Known() bool { return s.K > 0 }
 
 // Var is the variance of a unit with n requests.
-func (s Scale) Var(n float64) float64 { return s.K * s.K * (s.Sigma2 + s.Phi/n) }
+func (s Scale) Var(n float64) float64 { return max(s.K*s.K*(s.Sigma2+s.Phi/n), s.Floor) }
+
+// floor is the least variance for a gate: devices as quiet as a stone must not make a
+// change that is clipped at a few of their standard deviations look smaller than harm.
+func floor(spec Spec) float64 {
+	sd := (spec.Harm - spec.Margin) / clip
+	return sd * sd
+}
 
 const (
 	minPlacebo    = 12 // units below which a stratum has no behaviour gates

@@ -63,6 +63,7 @@ const (
 	NameMemory  = "memory"
 	NameTruth   = "truth"
 	NameCrash   = "crash"
+	NameNaN     = "nan"
 	NameSilence = "silence"
 )
 

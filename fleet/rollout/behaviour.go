@@ -3,6 +3,7 @@ package rollout
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/gate"
+	"github.com/dunlin-edge/dunlin/shared/wire"
 )
 
 // Facts are what a plan is made from beside the rollout's own row.
@@ -22,6 +24,53 @@ type Facts struct {
 type Judged struct {
 	Gate   string
 	Result gate.Result
+}
+
+// checkGates refuses gates that nobody knows and bounds that mean nothing.
+func checkGates(g *fleet.GatesSpec) error {
+	if g == nil {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(gate.Known))
+	bad := func(format string, args ...any) error { return fleet.ErrRolloutInvalid.With("gates."+format, args...) }
+	look, past := time.Duration(g.Look), time.Duration(g.Past)
+	switch {
+	case g.Look != 0 && (look < time.Second || look > 24*time.Hour):
+		return bad("look: %s, 1s to 24h wanted", look)
+	case g.Past != 0 && (past < time.Second || past > 7*24*time.Hour):
+		return bad("past: %s, 1s to 168h wanted", past)
+	case len(g.Metrics) > wire.MaxMetrics:
+		return bad("metrics: %d, at most %d", len(g.Metrics), wire.MaxMetrics)
+	}
+	for i, n := range g.Use {
+		if _, ok := gate.Known[n]; !ok {
+			return bad("use[%d]: %q is none of %v", i, n, names)
+		}
+		if slices.Contains(g.Use[:i], n) {
+			return bad("use[%d]: %q stands there twice", i, n)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(g.Expect)) {
+		if _, ok := gate.Known[n]; !ok {
+			return bad("expect.%s: none of %v", n, names)
+		}
+		if err := checkBound("expect."+n, g.Expect[n]); err != nil {
+			return err
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(g.Metrics)) {
+		if err := checkBound("metrics."+n, g.Metrics[n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkBound(name string, b fleet.Bound) error {
+	if !(b.Margin >= 0) || !(b.Harm > b.Margin) || math.IsInf(b.Harm, 0) {
+		return fleet.ErrRolloutInvalid.With("gates.%s: margin %v and harm %v: a margin of at least 0 and a greater harm wanted", name, b.Margin, b.Harm)
+	}
+	return nil
 }
 
 // failed is the first gate that failed.
@@ -94,6 +143,15 @@ func Evaluation(r *fleet.Rollout, name string, e gate.Evidence, now time.Time) (
 		return fleet.GateEvaluation{}, Judged{}, fmt.Errorf("evidence of gate %s: %w", name, err)
 	}
 	return fleet.GateEvaluation{Rollout: r.ID, Stage: r.Stage, Gate: name, At: now, Verdict: string(res.Verdict), Evidence: string(b)}, Judged{name, res}, nil
+}
+
+// Replay judges the stored evidence of a behaviour gate again.
+func Replay(x fleet.GateEvaluation) (gate.Result, error) {
+	var e gate.Evidence
+	if err := json.Unmarshal([]byte(x.Evidence), &e); err != nil {
+		return gate.Result{}, fmt.Errorf("evidence of gate %s: %w", x.Gate, err)
+	}
+	return gate.Evaluate(e), nil
 }
 
 // bakedShare is the part of a stage's good devices that must have been on for the

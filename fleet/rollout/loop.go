@@ -21,6 +21,16 @@ type LoopStore interface {
 	Members(ctx context.Context, rollout string) ([]fleet.Member, error)
 	Wish(ctx context.Context, device string) (*fleet.Wish, error)
 	Device(ctx context.Context, id string) (*fleet.Device, error)
+	// AddEvaluations stores evaluations that are not like the newest of their gate;
+	// ErrLeaseLost when the epoch is not the lease's.
+	AddEvaluations(ctx context.Context, epoch int64, gs []fleet.GateEvaluation) error
+}
+
+// Gates judges what a release does on the devices that run it.
+type Gates interface {
+	Judge(ctx context.Context, r *fleet.Rollout, members []fleet.Member, now time.Time) ([]Judged, []fleet.GateEvaluation, error)
+	// Forget ends what is kept of a rollout.
+	Forget(rollout string)
 }
 
 // Assigner stores a commit, with the changed wish signed in the same
@@ -37,6 +47,7 @@ type Assigner interface {
 type Loop struct {
 	Store    LoopStore
 	Assigner Assigner
+	Gates    Gates // nil: no behaviour gates are asked
 	Release  func(ctx context.Context, channel, model, version string) (*fleet.Release, error)
 	Holder   string // unique per process
 	Now      func() time.Time
@@ -44,12 +55,21 @@ type Loop struct {
 	// Changed tells watchers that a rollout changed; may be nil.
 	Changed func(rollout string)
 
-	wake chan struct{}
+	wake   chan struct{}
+	judged map[string]judgement // by running rollout
+}
+
+// judgement is what the gates said when they were asked last.
+type judgement struct {
+	at    time.Time
+	stage int
+	js    []Judged
 }
 
 // NewLoop returns a loop that runs when Run is called.
 func NewLoop(l Loop) *Loop {
 	l.wake = make(chan struct{}, 1)
+	l.judged = map[string]judgement{}
 	return &l
 }
 
@@ -134,9 +154,18 @@ func (l *Loop) advance(ctx context.Context, r *fleet.Rollout) (time.Time, error)
 		if err != nil {
 			return time.Time{}, err
 		}
-		actions := Plan(r, Facts{Members: members}, l.Now())
+		f := Facts{Members: members}
+		again, err := l.ask(ctx, epoch, r, &f)
+		if err != nil {
+			return time.Time{}, err
+		}
+		actions := Plan(r, f, l.Now())
 		if len(actions) == 0 {
-			return Next(r, members, l.Now()), nil
+			next := Next(r, members, l.Now())
+			if !again.IsZero() && (next.IsZero() || again.Before(next)) {
+				next = again
+			}
+			return next, nil
 		}
 		for _, a := range actions[:min(len(actions), batch)] {
 			err := l.act(ctx, epoch, r, members, a)
@@ -148,6 +177,37 @@ func (l *Loop) advance(ctx context.Context, r *fleet.Rollout) (time.Time, error)
 			}
 		}
 	}
+}
+
+// asks is how many times a look's length the gates are asked.
+const asks = 4
+
+// ask puts into the facts what the behaviour gates say, and tells when they are to be
+// asked again; zero: not. Where they cannot be asked nothing is planned: a stage must
+// not pass for want of an answer.
+func (l *Loop) ask(ctx context.Context, epoch int64, r *fleet.Rollout, f *Facts) (again time.Time, err error) {
+	if l.Gates == nil || r.Status != fleet.RolloutRunning || r.Spec.Ungated() || !anyGood(f.Members) {
+		if r.Status != fleet.RolloutRunning && l.Gates != nil {
+			delete(l.judged, r.ID)
+			l.Gates.Forget(r.ID)
+		}
+		return time.Time{}, nil
+	}
+	now, j := l.Now(), l.judged[r.ID]
+	every := r.Spec.Look() / asks
+	if j.js == nil || j.stage != r.Stage || !now.Before(j.at.Add(every)) {
+		js, es, err := l.Gates.Judge(ctx, r, f.Members, now)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("gates of %s: %w", r.ID, err)
+		}
+		if err := l.Store.AddEvaluations(ctx, epoch, es); err != nil {
+			return time.Time{}, err
+		}
+		j = judgement{now, r.Stage, js}
+		l.judged[r.ID] = j
+	}
+	f.Judged = j.js
+	return j.at.Add(every), nil
 }
 
 // act makes the commit of one action and stores it. On success r is what was

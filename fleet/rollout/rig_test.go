@@ -47,6 +47,7 @@ type rig struct {
 	now      time.Time
 	key      *ecdsa.PrivateKey // of every device
 	fleet    []*simulated
+	gates    rollout.Gates
 	holders  int
 }
 
@@ -112,7 +113,7 @@ func (r *rig) copied() *rig {
 func (r *rig) restart(a rollout.Assigner) {
 	r.holders++
 	r.now = r.now.Add(20 * time.Second)
-	r.loop = rollout.NewLoop(rollout.Loop{Store: r.db, Assigner: a, Release: r.db.Release, Holder: fmt.Sprint("holder ", r.holders),
+	r.loop = rollout.NewLoop(rollout.Loop{Store: r.db, Assigner: a, Gates: r.gates, Release: r.db.Release, Holder: fmt.Sprint("holder ", r.holders),
 		Now: func() time.Time { return r.now }, Log: slog.New(slog.DiscardHandler)})
 }
 

@@ -212,6 +212,8 @@ type Store interface {
 	// when a device is in another rollout of the model that is under way.
 	CreateRollout(ctx context.Context, r *fleet.Rollout, ms []fleet.Member, a fleet.Audit) error
 	Rollout(ctx context.Context, id string) (*fleet.Rollout, error)
+	// DaysOn says when devices were on, between two times in seconds.
+	DaysOn(ctx context.Context, devices []string, since, now int64) (map[string]fleet.DaysOn, error)
 	// SetRolloutStatus changes the status when the present one is among from;
 	// else ErrRolloutState. Reason is kept when it is not empty.
 	SetRolloutStatus(ctx context.Context, id string, from []string, to, reason string, a fleet.Audit) error
@@ -221,6 +223,9 @@ type Store interface {
 // refuses a release that one of the devices cannot run.
 func (s *Service) Create(ctx context.Context, spec fleet.Spec, actor string) (*fleet.Rollout, error) {
 	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	if err := checkGates(spec.Gates); err != nil {
 		return nil, err
 	}
 	rel, err := s.Store.Release(ctx, spec.Channel, spec.Model, spec.Version)
@@ -241,6 +246,9 @@ func (s *Service) Create(ctx context.Context, spec fleet.Spec, actor string) (*f
 	}
 	now := s.Now()
 	r, members := New(spec, devices, actor, now)
+	if err := s.expect(ctx, members, now); err != nil {
+		return nil, err
+	}
 	a := fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "rollout.create", Object: r.ID,
 		Detail: fmt.Sprintf("%s@%s to %d devices", spec.Model, spec.Version, len(devices))}
 	if err := s.Store.CreateRollout(ctx, r, members, a); err != nil {
@@ -248,6 +256,25 @@ func (s *Service) Create(ctx context.Context, spec fleet.Spec, actor string) (*f
 	}
 	s.Wake()
 	return r, nil
+}
+
+// learnFrom is how far back the hours of devices are looked at.
+const learnFrom = 7 * 24 * time.Hour
+
+// expect finds the hours in which devices are expected to be on.
+func (s *Service) expect(ctx context.Context, members []fleet.Member, now time.Time) error {
+	names := make([]string, len(members))
+	for i, m := range members {
+		names[i] = m.Device
+	}
+	days, err := s.Store.DaysOn(ctx, names, now.Add(-learnFrom).Unix(), now.Unix())
+	if err != nil {
+		return err
+	}
+	for i := range members {
+		members[i].Hours = days[members[i].Device].Learnt()
+	}
+	return nil
 }
 
 // Pause, Resume and Abort are acts of a person. Only a paused rollout resumes: a

@@ -10,20 +10,21 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 )
 
-const memberColumns = `rollout, device, stratum, ord, control, stage, assigned, acked, outcome, code, reason, answered, settled, before, undone,
+const memberColumns = `rollout, device, stratum, ord, control, stage, assigned, acked, outcome, code, reason, answered, settled, before, undone, hours,
  (SELECT last_seen FROM devices WHERE id = members.device), (SELECT status FROM devices WHERE id = members.device)`
 
 func scanMember(s scanner) (fleet.Member, error) {
 	var m fleet.Member
 	var assigned, acked, settled, undone, answered, heard int64
 	var before, status string
-	err := s.Scan(&m.Rollout, &m.Device, &m.Stratum, &m.Order, &m.Control, &m.Stage, &assigned, &acked, &m.Outcome, &m.Code, &m.Reason, &answered, &settled, &before, &undone, &heard, &status)
+	var hours uint32
+	err := s.Scan(&m.Rollout, &m.Device, &m.Stratum, &m.Order, &m.Control, &m.Stage, &assigned, &acked, &m.Outcome, &m.Code, &m.Reason, &answered, &settled, &before, &undone, &hours, &heard, &status)
 	if err != nil {
 		return m, err
 	}
 	m.Assigned, m.Acked, m.Settled, m.Undone = fromMillis(assigned), fromMillis(acked), fromMillis(settled), fromMillis(undone)
 	m.Heard, m.Revoked = fromMillis(heard), status != fleet.DeviceActive
-	m.Answered = uint64(answered)
+	m.Answered, m.Hours = uint64(answered), fleet.DayHours(hours)
 	if before != "" {
 		m.Before = new(fleet.Item)
 		err = json.Unmarshal([]byte(before), m.Before)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/evaluations"
 )
 
 const rolloutColumns = `id, spec, status, code, reason, stage, devices, created, by, changed, finished`
@@ -35,11 +36,11 @@ func withStages(ctx context.Context, q querier, rs []fleet.Rollout) error {
 		fleet.Stage
 	}
 	rows, err := list(ctx, q, func(s scanner) (x row, err error) {
-		var started, baking, passed int64
-		err = s.Scan(&x.rollout, &x.Index, &x.Target, &started, &baking, &passed)
-		x.Started, x.Baking, x.Passed = fromMillis(started), fromMillis(baking), fromMillis(passed)
+		var started, baking, passed, held int64
+		err = s.Scan(&x.rollout, &x.Index, &x.Target, &started, &baking, &passed, &held)
+		x.Started, x.Baking, x.Passed, x.Held = fromMillis(started), fromMillis(baking), fromMillis(passed), fromMillis(held)
 		return x, err
-	}, `SELECT rollout, idx, target, started, baking, passed FROM stages WHERE rollout IN (SELECT value FROM json_each(?)) ORDER BY rollout, idx`, ids)
+	}, `SELECT rollout, idx, target, started, baking, passed, held FROM stages WHERE rollout IN (SELECT value FROM json_each(?)) ORDER BY rollout, idx`, ids)
 	for _, x := range rows {
 		at[x.rollout].Stages = append(at[x.rollout].Stages, x.Stage)
 	}
@@ -81,7 +82,7 @@ func (db *DB) CreateRollout(ctx context.Context, r *fleet.Rollout, ms []fleet.Me
 			}
 		}
 		for _, m := range ms {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO members (rollout, device, stratum, ord, control, stage) VALUES (?, ?, ?, ?, ?, ?)`, m.Rollout, m.Device, m.Stratum, m.Order, m.Control, m.Stage); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO members (rollout, device, stratum, ord, control, stage, hours) VALUES (?, ?, ?, ?, ?, ?, ?)`, m.Rollout, m.Device, m.Stratum, m.Order, m.Control, m.Stage, m.Hours.Mask()); err != nil {
 				return err
 			}
 		}
@@ -190,10 +191,8 @@ func (db *DB) CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, 
 				return err
 			}
 		}
-		for _, g := range c.Evaluations {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO gate_evaluations (rollout, stage, gate, at, verdict, evidence) VALUES (?, ?, ?, ?, ?, ?)`, g.Rollout, g.Stage, g.Gate, millis(g.At), g.Verdict, g.Evidence); err != nil {
-				return err
-			}
+		if err := evaluations.Insert(ctx, tx, c.Evaluations); err != nil {
+			return err
 		}
 		if c.Change != nil {
 			if err := changeWish(ctx, tx, c, now, sign); err != nil {
@@ -247,19 +246,9 @@ func saveRollout(ctx context.Context, tx *sql.Tx, r *fleet.Rollout) error {
 		return err
 	}
 	for _, st := range r.Stages {
-		if _, err := tx.ExecContext(ctx, `UPDATE stages SET started = ?, baking = ?, passed = ? WHERE rollout = ? AND idx = ?`, millis(st.Started), millis(st.Baking), millis(st.Passed), r.ID, st.Index); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE stages SET target = ?, started = ?, baking = ?, passed = ?, held = ? WHERE rollout = ? AND idx = ?`, st.Target, millis(st.Started), millis(st.Baking), millis(st.Passed), millis(st.Held), r.ID, st.Index); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// GateEvaluations lists what gates were judged on, in order.
-func (db *DB) GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error) {
-	return list(ctx, db.r, func(s scanner) (g fleet.GateEvaluation, err error) {
-		var at int64
-		err = s.Scan(&g.Rollout, &g.Stage, &g.Gate, &at, &g.Verdict, &g.Evidence)
-		g.At = fromMillis(at)
-		return g, err
-	}, `SELECT rollout, stage, gate, at, verdict, evidence FROM gate_evaluations WHERE rollout = ? ORDER BY n`, rollout)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/acks"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/captures"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/evaluations"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/samples"
 )
 
@@ -34,6 +35,7 @@ type DB struct {
 	samples.Table
 	captures.Rows
 	acks.Ledger
+	evaluations.Evaluations
 }
 
 // uri is a path as SQLite reads it: a '#' or a '?' in it is part of the name.
@@ -57,7 +59,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	r.SetMaxOpenConns(4)
-	return &DB{w, r, samples.Table{W: w, R: r}, captures.Rows{W: w, R: r}, acks.Ledger{W: w, R: r}}, nil
+	return &DB{w, r, samples.Table{W: w, R: r}, captures.Rows{W: w, R: r}, acks.Ledger{W: w, R: r}, evaluations.Evaluations{W: w, R: r}}, nil
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {

@@ -60,6 +60,7 @@ type Captures interface {
 const (
 	WindowRollout = 60   // while the device is part of a running rollout
 	WindowIdle    = 3600 // otherwise
+	lookWindows   = 4    // at least, in the first look of a rollout's gates
 )
 
 // Ingest is safe for concurrent use; messages of one device come one at a time.
@@ -82,6 +83,8 @@ type Ingest struct {
 	// Copied is told of signs that two devices share an identity, or that one's disk
 	// was set back; nil: nobody is.
 	Copied func(ctx context.Context, device, detail string)
+	// Sampled is told of samples that were stored; nil: nobody is.
+	Sampled func([]fleet.Sample)
 	// Wake makes the rollouts look at what changed.
 	Wake func()
 	// Heartbeat is the pause between two hellos.
@@ -183,10 +186,14 @@ func (i *Ingest) window(ctx context.Context, device string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(rs) > 0 {
-		return WindowRollout, nil
+	if len(rs) == 0 {
+		return WindowIdle, nil
 	}
-	return WindowIdle, nil
+	window := int64(WindowRollout)
+	for _, r := range rs {
+		window = min(window, max(1, int64(r.Spec.Look()/(lookWindows*time.Second))))
+	}
+	return window, nil
 }
 
 // acknowledge marks the memberships whose assignment the device has verified. An
@@ -274,7 +281,13 @@ func (i *Ingest) samples(ctx context.Context, device string, b *wire.Batch) (bad
 		}
 		out = append(out, x)
 	}
-	return bad, i.Store.InsertSamples(ctx, out)
+	if err := i.Store.InsertSamples(ctx, out); err != nil {
+		return nil, err
+	}
+	if i.Sampled != nil {
+		i.Sampled(out)
+	}
+	return bad, nil
 }
 
 func (i *Ingest) events(ctx context.Context, device string, b *wire.Batch) (bad []refusal, err error) {

@@ -4,6 +4,7 @@ package samples
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -48,6 +49,47 @@ func (t Table) Samples(ctx context.Context, device string, since int64, limit in
 // time in seconds, one after the other and in no order; an error of each ends it.
 func (t Table) ModelSamples(ctx context.Context, model string, since int64, each func(*fleet.Sample) error) error {
 	return t.each(ctx, each, `SELECT device, epoch, sequence, body FROM samples WHERE model = ? AND start >= ?`, model, since)
+}
+
+// SamplesOf gives the samples of a model on some devices, and those about their hosts,
+// that start at or after a time in seconds, in no order; an error of each ends it.
+func (t Table) SamplesOf(ctx context.Context, model string, devices []string, since int64, each func(*fleet.Sample) error) error {
+	names, err := json.Marshal(devices)
+	if err != nil {
+		return err
+	}
+	return t.each(ctx, each, `SELECT device, epoch, sequence, body FROM samples WHERE device IN (SELECT value FROM json_each(?)) AND start >= ? AND model IN (?, '')`, string(names), since, model)
+}
+
+// DaysOn counts for some devices since a time in seconds.
+func (t Table) DaysOn(ctx context.Context, devices []string, since, now int64) (map[string]fleet.DaysOn, error) {
+	names, err := json.Marshal(devices)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := t.R.QueryContext(ctx, `SELECT device, start / 3600 % 24 AS h, count(DISTINCT (start - ?2) / 86400), min(start) FROM samples
+ WHERE device IN (SELECT value FROM json_each(?1)) AND start BETWEEN ?2 AND ?3 GROUP BY device, h`, string(names), since, now)
+	if err != nil {
+		return nil, fmt.Errorf("read hours: %w", err)
+	}
+	defer rows.Close()
+	out, first := map[string]fleet.DaysOn{}, map[string]int64{}
+	for rows.Next() {
+		var device string
+		var hour, days int
+		var least int64
+		if err := rows.Scan(&device, &hour, &days, &least); err != nil {
+			return nil, fmt.Errorf("read hours: %w", err)
+		}
+		d := out[device]
+		d.Hours[hour] = days
+		if at, ok := first[device]; !ok || least < at {
+			first[device] = least
+			d.Of = int((now - least) / 86400)
+		}
+		out[device] = d
+	}
+	return out, rows.Err()
 }
 
 func (t Table) each(ctx context.Context, take func(*fleet.Sample) error, query string, args ...any) error {
