@@ -13,6 +13,15 @@ const (
 	RolloutHalted    = "halted" // stopped itself; never goes on by itself
 	RolloutAborted   = "aborted"
 	RolloutCompleted = "completed"
+	RolloutReverting = "reverting" // every changed device gets back what it had before
+	RolloutReverted  = "reverted"  // every device has said that it did
+)
+
+// What a rollout does when a gate fails.
+const (
+	OnFailPause  = "pause"  // it halts: devices that are good keep the release
+	OnFailAbort  = "abort"  // it ends: devices that are good keep the release
+	OnFailRevert = "revert" // every device gets back what it had before
 )
 
 // Spec is what a person wants a rollout to do.
@@ -26,6 +35,7 @@ type Spec struct {
 	Bake     Duration    `json:"bake,omitempty"`            // of stages that set none
 	Longest  Duration    `json:"longest_wait,omitempty"`    // of a stage for gates that are not decided, expected-on; default 8 h
 	Silence  Duration    `json:"silence,omitempty"`         // not heard of for so long with an acknowledged assignment, default 15 min
+	OnFail   string      `json:"on_fail,omitempty" enum:"pause,abort,revert,"` // default pause
 	Gates    *GatesSpec  `json:"gates,omitempty"`
 	Attempt  int64       `json:"attempt,omitempty"` // raise it to try a bad pair again
 }
@@ -121,6 +131,7 @@ type Member struct {
 
 	// Of the device, when the member is read; a store does not keep them here.
 	Heard   time.Time // when the device was last heard of; zero: never
+	Back    bool      // undone, and the device has acknowledged its wish since
 	Hours   *Hours    // in which it is expected to be on; nil: always
 	Revoked bool
 

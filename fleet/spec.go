@@ -32,8 +32,10 @@ func (s *Spec) Validate() error {
 		return invalid("stages: %d, at most %d", len(s.Stages), maxStages)
 	case s.Control != nil && (*s.Control < 0 || *s.Control > 50):
 		return invalid("control_percent: %d, 0 to 50 wanted", *s.Control)
-	case s.Bake > maxBake || s.Silence > maxBake:
-		return invalid("bake, silence: at most 30 days")
+	case s.Bake > maxBake || s.Silence > maxBake || s.Longest > maxBake:
+		return invalid("bake, silence, longest_wait: at most 30 days")
+	case !slices.Contains([]string{"", OnFailPause, OnFailAbort, OnFailRevert}, s.OnFail):
+		return invalid("on_fail: %q is none of %s, %s and %s", s.OnFail, OnFailPause, OnFailAbort, OnFailRevert)
 	case s.Attempt < 0:
 		return invalid("attempt: %d, a positive number wanted", s.Attempt)
 	}

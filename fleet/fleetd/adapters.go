@@ -41,6 +41,11 @@ func (w watched) Resume(ctx context.Context, id, reason, actor string) (*fleet.R
 	return w.Service.Resume(ctx, id, reason, actor)
 }
 
+func (w watched) Revert(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error) {
+	defer w.hub.changed(id)
+	return w.Service.Revert(ctx, id, reason, actor)
+}
+
 func (w watched) Abort(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error) {
 	defer w.hub.changed(id)
 	return w.Service.Abort(ctx, id, reason, actor)

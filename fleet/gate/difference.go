@@ -38,6 +38,35 @@ type LeftOut struct {
 	Unscaled int `json:"unscaled,omitempty"` // of a stratum too small to learn its noise
 }
 
+// Counts are those that are not zero, by name.
+func (o LeftOut) Counts() map[string]int {
+	out := map[string]int{}
+	for name, n := range map[string]int{"off": o.Off, "no past": o.NoPast, "few requests": o.Few, "not finite": o.NaN, "short cell": o.Short, "noise not known": o.Unscaled} {
+		if n > 0 {
+			out[name] = n
+		}
+	}
+	return out
+}
+
+// Clearest is the estimate of one stratum that points to harm the most, of each
+// measure's look that knows most.
+func (x *Difference) Clearest(stratum int) Estimate {
+	var worst Estimate
+	for _, m := range x.Measures {
+		var best Estimate
+		for _, l := range m.Looks {
+			if e := merged(l.Strata, l.Alone)[stratum]; !e.empty() && (best.empty() || e.V <= best.V) {
+				best = e
+			}
+		}
+		if !best.empty() && (worst.empty() || x.toHarm(best.D) > x.toHarm(worst.D)) {
+			worst = best
+		}
+	}
+	return worst
+}
+
 // Dimension is one measure of a gate with its looks.
 type Dimension struct {
 	Name  string `json:"name,omitempty"` // of the class, when the gate has many measures

@@ -117,24 +117,6 @@ func (j *Judged) sentence() string {
 	return fmt.Sprintf("%s (e-value %.3g from %d units)", Says(j.Gate, r.Change), min(r.Harm, 1e12), r.Units)
 }
 
-// Says puts a change on a gate's scale into words.
-func Says(name string, change float64) string {
-	kind := gate.Known[name].Measure.Kind
-	switch {
-	case name == gate.NameCrash:
-		return fmt.Sprintf("workers crashed in %.1f %% of the hours", 100*change)
-	case kind == gate.Latency:
-		return fmt.Sprintf("%s of changed devices is x%.2f beyond what others did", strings.ReplaceAll(name, "_", " "), math.Exp(change))
-	case kind == gate.Class:
-		return fmt.Sprintf("the share of a class moved by %+.1f points beyond what others did", 100*change)
-	case kind == gate.Errors, kind == gate.Wrong:
-		return fmt.Sprintf("the square root of the share of %s rose by %+.3f beyond what others did", map[gate.Kind]string{gate.Errors: "errors", gate.Wrong: "wrong answers"}[kind], change)
-	case kind == gate.Memory:
-		return fmt.Sprintf("memory grows by %+.1f %% an hour beyond what others did", 100*change)
-	}
-	return fmt.Sprintf("%s moved by %+.3f beyond what others did", name, change)
-}
-
 // Evaluation is an evaluation of a behaviour gate as it is stored.
 func Evaluation(r *fleet.Rollout, name string, e gate.Evidence, now time.Time) (fleet.GateEvaluation, Judged, error) {
 	res := gate.Evaluate(e)

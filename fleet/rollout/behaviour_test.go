@@ -226,3 +226,60 @@ func TestGatesOfASpecification(t *testing.T) {
 		}
 	}
 }
+
+// TestRevert: a person, or a failed gate, has every changed device go back, good ones
+// included, and the rollout ends when each has said that it did.
+func TestRevert(t *testing.T) {
+	for _, onFail := range []string{"", fleet.OnFailRevert} {
+		b := newBehaving(t, 24)
+		if onFail != "" {
+			b.bad = func(s *wire.Sample) { s.NaN = s.Requests / 10 }
+		}
+		ro := b.until(b.begin(fleet.Spec{OnFail: onFail}).ID, 60*time.Hour)
+		if onFail == "" {
+			if ro.Status != fleet.RolloutCompleted {
+				t.Fatalf("%s %s", ro.Status, ro.Reason)
+			}
+			_, err := b.service.Revert(t.Context(), ro.ID, "the shop wants the old one", "me")
+			must(t, err)
+		} else if ro.Status != fleet.RolloutReverting || ro.Code != "gate.nan" {
+			t.Fatalf("%s %s %s", ro.Status, ro.Code, ro.Reason)
+		}
+		away := 0
+		for range 200 {
+			_, err := b.loop.Step(t.Context())
+			must(t, err)
+			leaving := 0
+			for _, m := range b.members(ro.ID) {
+				if !m.Undone.IsZero() && !m.Back {
+					leaving++
+				}
+			}
+			away = max(away, leaving)
+			if ro, err = b.db.Rollout(t.Context(), ro.ID); err != nil || ro.Status != fleet.RolloutReverting {
+				must(t, err)
+				break
+			}
+			for i, s := range b.fleet {
+				if b.wish(s.id).Generation != s.knows && (int(b.now.Unix())/60+i)%3 == 0 {
+					b.live(s, good)
+				}
+			}
+			b.now = b.now.Add(time.Minute)
+		}
+		if ro.Status != fleet.RolloutReverted || ro.Finished.IsZero() {
+			t.Fatalf("%q: %s", onFail, ro.Status)
+		}
+		if onFail == "" && away > 10 {
+			t.Errorf("%d devices were on their way at once", away)
+		}
+		for _, s := range b.fleet {
+			if _, ok := b.wish(s.id).Item("digits"); ok {
+				t.Errorf("%s is still to run the release", s.id)
+			}
+		}
+		if _, err := b.service.Revert(t.Context(), ro.ID, "", "me"); err == nil {
+			t.Error("a rollout that is back goes back again")
+		}
+	}
+}

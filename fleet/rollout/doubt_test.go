@@ -33,7 +33,7 @@ func TestARevokedCanaryIsReplaced(t *testing.T) {
 			want = fleet.RolloutHalted
 		}
 		if w.r.Status != want || want == fleet.RolloutHalted && w.r.Code != "gate.unknown" {
-			t.Errorf("%d gone: %s %s, waits: %s", gone, w.r.Status, w.r.Code, Waiting(w.r, w.tallies()))
+			t.Errorf("%d gone: %s %s, waits: %s", gone, w.r.Status, w.r.Code, Waiting(w.r, w.tallies(), w.now))
 		}
 		if n := w.admitted[w.members[7].Device]; n > 0 != (gone < 7) {
 			t.Errorf("%d gone: control was admitted %d times", gone, n)

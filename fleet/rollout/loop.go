@@ -241,7 +241,9 @@ func (l *Loop) act(ctx context.Context, epoch int64, r *fleet.Rollout, members [
 		st.Held = now
 		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = fleet.RolloutPaused, a.Code, a.Reason
 	case Halt:
-		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = fleet.RolloutHalted, a.Code, a.Reason
+		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = afterHalt(r), a.Code, a.Reason
+	case Reverted:
+		c.Rollout.Status, c.Rollout.Finished = fleet.RolloutReverted, now
 	case Silent:
 		m := member(members, a.Device)
 		m.Outcome, m.Settled = fleet.OutcomeSilent, now
@@ -265,6 +267,17 @@ func (l *Loop) act(ctx context.Context, epoch int64, r *fleet.Rollout, members [
 	}
 	l.Log.Info("rollout", "rollout", r.ID, "act", string(a.Kind), "stage", a.Stage, "device", a.Device, "code", a.Code, "reason", a.Reason)
 	return nil
+}
+
+// afterHalt is what becomes of a rollout of which a gate failed.
+func afterHalt(r *fleet.Rollout) string {
+	switch r.Spec.OnFail {
+	case fleet.OnFailAbort:
+		return fleet.RolloutAborted
+	case fleet.OnFailRevert:
+		return fleet.RolloutReverting
+	}
+	return fleet.RolloutHalted
 }
 
 // cloned copies the rollout so that a commit that is not stored changes nothing.

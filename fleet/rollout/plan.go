@@ -20,6 +20,8 @@ func Plan(r *fleet.Rollout, f Facts, now time.Time) []Action {
 	switch r.Status {
 	case fleet.RolloutHalted, fleet.RolloutAborted:
 		return undo(members)
+	case fleet.RolloutReverting:
+		return revert(r, members, now)
 	case fleet.RolloutRunning:
 	default:
 		return nil
@@ -137,6 +139,9 @@ func anyGood(members []fleet.Member) bool {
 // Next is when time alone can make something due after now, at which nothing is;
 // zero: never.
 func Next(r *fleet.Rollout, members []fleet.Member, now time.Time) time.Time {
+	if r.Status == fleet.RolloutReverting {
+		return now.Add(time.Duration(r.Spec.Silence))
+	}
 	if r.Status != fleet.RolloutRunning {
 		return time.Time{}
 	}
@@ -220,6 +225,40 @@ func undo(members []fleet.Member) []Action {
 	}
 	return out
 }
+
+// revert takes good devices back as well, so many at a time.
+func revert(r *fleet.Rollout, members []fleet.Member, now time.Time) []Action {
+	if out := undo(members); len(out) > 0 {
+		return out
+	}
+	var out []Action
+	away, left := 0, 0
+	for _, m := range members {
+		if !m.Undone.IsZero() && !m.Back && !m.Revoked {
+			away++
+		}
+		if !m.Undone.IsZero() && !m.Back && now.Before(m.Undone.Add(time.Duration(r.Spec.Silence))) {
+			left++
+		}
+	}
+	for _, m := range members {
+		if m.Assigned.IsZero() || !m.Undone.IsZero() {
+			continue
+		}
+		if away++; left < revertAtOnce(len(members)) {
+			left++
+			out = append(out, Action{Kind: Undo, Stage: m.Stage, Device: m.Device})
+		}
+	}
+	if away == 0 {
+		return []Action{{Kind: Reverted, Stage: r.Stage}}
+	}
+	return out
+}
+
+// revertAtOnce is how many devices may be on their way back at the same time. Those
+// that are silent for the specification's silence do not count: they may be off.
+func revertAtOnce(devices int) int { return max(10, devices/10) }
 
 // class is what is known of one hardware class.
 type class struct {
@@ -306,12 +345,25 @@ func stageSize(members []fleet.Member, stage int) int {
 }
 
 // Waiting says in a sentence what a running rollout waits for.
-func Waiting(r *fleet.Rollout, tallies []fleet.Tally) string {
+func Waiting(r *fleet.Rollout, tallies []fleet.Tally, now time.Time) string {
+	if r.Status == fleet.RolloutReverting {
+		left := 0
+		for _, t := range tallies {
+			if t.Assigned && !t.Back && !t.Revoked {
+				left += t.Devices
+			}
+		}
+		return fmt.Sprintf("%d devices have not said yet that they are back", left)
+	}
 	if r.Status != fleet.RolloutRunning {
 		return ""
 	}
 	if b := r.Stages[r.Stage].Baking; !b.IsZero() {
-		return "bakes until " + b.Add(bakeOf(r)).UTC().Format(time.TimeOnly) + " UTC"
+		until := func(d time.Duration) string { return b.Add(d).UTC().Format(time.TimeOnly) + " UTC" }
+		if now.Before(b.Add(bakeOf(r))) {
+			return "bakes until " + until(bakeOf(r))
+		}
+		return "bakes on for gates that are not decided, until " + until(longestOf(r)) + " at the latest"
 	}
 	open, pending := 0, 0
 	for _, t := range tallies {

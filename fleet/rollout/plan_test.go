@@ -139,7 +139,7 @@ func TestGoodReleaseReachesEveryDevice(t *testing.T) {
 			w.now = w.now.Add(time.Minute)
 		}
 		if w.r.Status != fleet.RolloutCompleted {
-			t.Fatalf("%d devices: %s in stage %d, waits: %s", len(ds), w.r.Status, w.r.Stage, Waiting(w.r, w.tallies()))
+			t.Fatalf("%d devices: %s in stage %d, waits: %s", len(ds), w.r.Status, w.r.Stage, Waiting(w.r, w.tallies(), w.now))
 		}
 		for _, d := range ds {
 			if w.admitted[d.ID] != 1 {
@@ -338,7 +338,7 @@ func TestARevokedDeviceHoldsNobodyUp(t *testing.T) {
 			w.now = w.now.Add(time.Minute)
 		}
 		if w.r.Status != fleet.RolloutCompleted {
-			t.Errorf("assigned %v: %s, waits: %s", assigned, w.r.Status, Waiting(w.r, w.tallies()))
+			t.Errorf("assigned %v: %s, waits: %s", assigned, w.r.Status, Waiting(w.r, w.tallies(), w.now))
 		}
 		if n := w.admitted[w.members[0].Device]; n > 0 != assigned {
 			t.Errorf("assigned %v: admitted %d times", assigned, n)

@@ -181,6 +181,7 @@ const (
 	Halt       Kind = "halt"   // a gate failed
 	Undo       Kind = "undo"   // give a device its former wish back
 	Complete   Kind = "complete"
+	Reverted   Kind = "reverted" // every device is back
 )
 
 // Action is one thing that is due.
@@ -292,6 +293,13 @@ func (s *Service) Resume(ctx context.Context, id, reason, actor string) (*fleet.
 // back.
 func (s *Service) Abort(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error) {
 	return s.steer(ctx, id, "rollout.abort", []string{fleet.RolloutRunning, fleet.RolloutPaused, fleet.RolloutHalted}, fleet.RolloutAborted, reason, actor)
+}
+
+// Revert gives every device that a rollout has changed back what it had before,
+// whatever came of the rollout.
+func (s *Service) Revert(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error) {
+	from := []string{fleet.RolloutRunning, fleet.RolloutPaused, fleet.RolloutHalted, fleet.RolloutAborted, fleet.RolloutCompleted}
+	return s.steer(ctx, id, "rollout.revert", from, fleet.RolloutReverting, reason, actor)
 }
 
 func (s *Service) steer(ctx context.Context, id, act string, from []string, to, reason, actor string) (*fleet.Rollout, error) {

@@ -11,14 +11,15 @@ import (
 )
 
 const memberColumns = `rollout, device, stratum, ord, control, stage, assigned, acked, outcome, code, reason, answered, settled, before, undone, hours,
- (SELECT last_seen FROM devices WHERE id = members.device), (SELECT status FROM devices WHERE id = members.device)`
+ (SELECT last_seen FROM devices WHERE id = members.device), (SELECT status FROM devices WHERE id = members.device),
+ undone != 0 AND (acked = 0 OR (SELECT generation FROM devices WHERE id = members.device) >= coalesce((SELECT generation FROM wishes WHERE device = members.device), 0))`
 
 func scanMember(s scanner) (fleet.Member, error) {
 	var m fleet.Member
 	var assigned, acked, settled, undone, answered, heard int64
 	var before, status string
 	var hours uint32
-	err := s.Scan(&m.Rollout, &m.Device, &m.Stratum, &m.Order, &m.Control, &m.Stage, &assigned, &acked, &m.Outcome, &m.Code, &m.Reason, &answered, &settled, &before, &undone, &hours, &heard, &status)
+	err := s.Scan(&m.Rollout, &m.Device, &m.Stratum, &m.Order, &m.Control, &m.Stage, &assigned, &acked, &m.Outcome, &m.Code, &m.Reason, &answered, &settled, &before, &undone, &hours, &heard, &status, &m.Back)
 	if err != nil {
 		return m, err
 	}

@@ -92,7 +92,7 @@ func (db *DB) CreateRollout(ctx context.Context, r *fleet.Rollout, ms []fleet.Me
 
 func refuseOverlap(ctx context.Context, tx *sql.Tx, model string, devices []string) error {
 	rows, err := list(ctx, tx, func(s scanner) (x [2]string, err error) { return x, s.Scan(&x[0], &x[1]) },
-		`SELECT m.rollout, m.device FROM members m JOIN rollouts r ON r.id = m.rollout WHERE r.model = ? AND r.status IN (?, ?)`, model, fleet.RolloutRunning, fleet.RolloutPaused)
+		`SELECT m.rollout, m.device FROM members m JOIN rollouts r ON r.id = m.rollout WHERE r.model = ? AND r.status IN (?, ?, ?)`, model, fleet.RolloutRunning, fleet.RolloutPaused, fleet.RolloutReverting)
 	if err != nil {
 		return err
 	}
@@ -125,11 +125,11 @@ func (db *DB) Rollouts(ctx context.Context, status, after string, limit int) ([]
 	return db.rollouts(ctx, `WHERE (? = '' OR status = ?) AND (? = '' OR id < ?) ORDER BY id DESC LIMIT ?`, status, status, after, after, limit)
 }
 
-// OpenRollouts lists running rollouts, and halted or aborted ones with members
+// OpenRollouts lists running and reverting rollouts, and halted or aborted ones with members
 // that have not got their former wish back.
 func (db *DB) OpenRollouts(ctx context.Context) ([]fleet.Rollout, error) {
-	return db.rollouts(ctx, `WHERE status = ? OR status IN (?, ?) AND EXISTS (SELECT 1 FROM members m WHERE m.rollout = rollouts.id AND m.assigned != 0 AND m.outcome != ? AND m.undone = 0) ORDER BY id`,
-		fleet.RolloutRunning, fleet.RolloutHalted, fleet.RolloutAborted, fleet.OutcomeGood)
+	return db.rollouts(ctx, `WHERE status IN (?, ?) OR status IN (?, ?) AND EXISTS (SELECT 1 FROM members m WHERE m.rollout = rollouts.id AND m.assigned != 0 AND m.outcome != ? AND m.undone = 0) ORDER BY id`,
+		fleet.RolloutRunning, fleet.RolloutReverting, fleet.RolloutHalted, fleet.RolloutAborted, fleet.OutcomeGood)
 }
 
 // DeviceRollouts lists the running and paused rollouts that a device is in.
@@ -238,7 +238,7 @@ func saveRollout(ctx context.Context, tx *sql.Tx, r *fleet.Rollout) error {
 	if err := tx.QueryRowContext(ctx, `SELECT status FROM rollouts WHERE id = ?`, r.ID).Scan(&status); err != nil {
 		return notFound(err, fleet.ErrRolloutUnknown)
 	}
-	if status != r.Status && status != fleet.RolloutRunning {
+	if status != r.Status && status != fleet.RolloutRunning && (status != fleet.RolloutReverting || r.Status != fleet.RolloutReverted) {
 		return fleet.ErrRolloutState.With("rollout %s has become %s", r.ID, status)
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE rollouts SET status = ?, code = ?, reason = ?, stage = ?, changed = ?, finished = ? WHERE id = ?`,

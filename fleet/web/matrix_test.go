@@ -61,6 +61,7 @@ var wantRoles = map[string]string{
 	"POST /v1/rollouts/{id}/pause":  fleet.RoleOperator,
 	"POST /v1/rollouts/{id}/resume": fleet.RoleOperator,
 	"POST /v1/rollouts/{id}/abort":  fleet.RoleOperator,
+	"POST /v1/rollouts/{id}/revert": fleet.RoleOperator,
 
 	"DELETE /v1/alarms/{kind}/{subject}": fleet.RoleOperator,
 

@@ -15,10 +15,11 @@ func (a *api) rolloutRoutes() {
 	route(a, get("/v1/rollouts", "list-rollouts", "List rollouts, the newest first"), fleet.RoleViewer, a.listRollouts)
 	route(a, get("/v1/rollouts/{id}", "get-rollout", "Show a rollout"), fleet.RoleViewer, a.getRollout)
 	route(a, get("/v1/rollouts/{id}/members", "list-members", "List a rollout's devices"), fleet.RoleViewer, a.listMembers)
-	route(a, get("/v1/rollouts/{id}/gates", "list-gates", "List what the gates were judged on"), fleet.RoleViewer, a.listGates)
+	route(a, get("/v1/rollouts/{id}/gates", "list-gates", "List every evaluation of the gates with what they were judged on"), fleet.RoleViewer, a.listGates)
 	route(a, post("/v1/rollouts/{id}/pause", "pause-rollout", "Pause a running rollout"), fleet.RoleOperator, a.steer(a.Rollouts.Pause))
 	route(a, post("/v1/rollouts/{id}/resume", "resume-rollout", "Let a paused rollout go on"), fleet.RoleOperator, a.steer(a.Rollouts.Resume))
 	route(a, post("/v1/rollouts/{id}/abort", "abort-rollout", "End a rollout; devices that are not good yet get their former wish back"), fleet.RoleOperator, a.steer(a.Rollouts.Abort))
+	route(a, post("/v1/rollouts/{id}/revert", "revert-rollout", "Give every device that a rollout has changed back what it had before"), fleet.RoleOperator, a.steer(a.Rollouts.Revert))
 }
 
 type newRollout struct {
@@ -39,7 +40,19 @@ func (a *api) showRollout(ctx context.Context, r *fleet.Rollout) (*one[RolloutVi
 	if err != nil {
 		return nil, err
 	}
-	return &one[RolloutView]{a.viewRollout(r, ts[r.ID])}, nil
+	v := a.viewRollout(r, ts[r.ID])
+	gs, err := a.Store.NewestEvaluations(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range gs {
+		x, err := a.Reading(g)
+		if err != nil {
+			return nil, err
+		}
+		v.Gates = append(v.Gates, x)
+	}
+	return &one[RolloutView]{v}, nil
 }
 
 func (a *api) listRollouts(ctx context.Context, in *struct {
@@ -101,7 +114,11 @@ func (a *api) listGates(ctx context.Context, in *ByID) (*page[GateView], error) 
 	}
 	items := make([]GateView, len(gs))
 	for i, g := range gs {
-		items[i] = GateView{Stage: g.Stage, Gate: g.Gate, At: g.At, Verdict: g.Verdict, Evidence: json.RawMessage(g.Evidence)}
+		r, err := a.Reading(g)
+		if err != nil {
+			return nil, err
+		}
+		items[i] = GateView{r, json.RawMessage(g.Evidence)}
 	}
 	return paged(items, 0, nil), nil
 }
@@ -163,7 +180,7 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 		switch x.Status {
-		case fleet.RolloutCompleted, fleet.RolloutHalted, fleet.RolloutAborted:
+		case fleet.RolloutCompleted, fleet.RolloutHalted, fleet.RolloutAborted, fleet.RolloutReverted:
 			return nil
 		}
 		select {

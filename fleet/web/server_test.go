@@ -164,7 +164,10 @@ func newServer(t testing.TB) *server {
 		Truth:      &truth.Service{Store: db, Now: now},
 		Captures:   &capture.Service{Store: db, Blobs: captured, Poke: func([]string) {}, Now: now, Log: log},
 		OnlineKeys: func() []byte { return online }, CA: ca.Cert,
-		Waiting: func(*fleet.Rollout, []fleet.Tally) string { return "" },
+		Waiting: func(*fleet.Rollout, []fleet.Tally, time.Time) string { return "" },
+		Reading: func(x fleet.GateEvaluation) (fleet.GateReading, error) {
+			return fleet.GateReading{Gate: x.Gate, Stage: x.Stage, At: x.At, Verdict: x.Verdict}, nil
+		},
 		Retire: func(ctx context.Context, device string, a fleet.Audit) error {
 			return (&director.Service{Store: db, Key: shared.director, Now: now}).Retire(ctx, device, a)
 		},

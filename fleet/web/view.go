@@ -141,7 +141,7 @@ func viewSlot(s *wire.SlotState) *SlotView {
 type RolloutView struct {
 	ID       string      `json:"id"`
 	Spec     fleet.Spec  `json:"spec"`
-	Status   string      `json:"status" enum:"running,paused,halted,aborted,completed"`
+	Status   string      `json:"status" enum:"running,paused,halted,aborted,completed,reverting,reverted"`
 	Code     string      `json:"code,omitempty"`
 	Reason   string      `json:"reason,omitempty"`
 	Waiting  string      `json:"waiting,omitempty" doc:"what it waits for"`
@@ -152,6 +152,8 @@ type RolloutView struct {
 	Created  time.Time   `json:"created"`
 	By       string      `json:"by"`
 	Finished *time.Time  `json:"finished,omitempty"`
+	// Gates are in the answer about one rollout.
+	Gates []fleet.GateReading `json:"gates,omitempty" doc:"the newest evaluation of each"`
 }
 
 // CountsView counts members by what became of them.
@@ -177,12 +179,13 @@ type StageView struct {
 	Started *time.Time `json:"started,omitempty"`
 	Baking  *time.Time `json:"baking,omitempty"`
 	Passed  *time.Time `json:"passed,omitempty"`
+	Held    *time.Time `json:"held,omitempty" doc:"when gates asked for a person"`
 }
 
 func (a *api) viewRollout(r *fleet.Rollout, ts []fleet.Tally) RolloutView {
-	v := RolloutView{ID: r.ID, Spec: r.Spec, Status: r.Status, Code: r.Code, Reason: r.Reason, Waiting: a.Waiting(r, ts), Stage: r.Stage, Devices: r.Devices, Created: r.Created, By: r.By, Finished: when(r.Finished), Stages: []StageView{}}
+	v := RolloutView{ID: r.ID, Spec: r.Spec, Status: r.Status, Code: r.Code, Reason: r.Reason, Waiting: a.Waiting(r, ts, time.Now()), Stage: r.Stage, Devices: r.Devices, Created: r.Created, By: r.By, Finished: when(r.Finished), Stages: []StageView{}}
 	for i, st := range r.Stages {
-		s := StageView{Index: st.Index, Control: i == len(r.Stages)-1, Target: st.Target, Started: when(st.Started), Baking: when(st.Baking), Passed: when(st.Passed)}
+		s := StageView{Index: st.Index, Control: i == len(r.Stages)-1, Target: st.Target, Started: when(st.Started), Baking: when(st.Baking), Passed: when(st.Passed), Held: when(st.Held)}
 		for _, t := range ts {
 			if t.Stage <= i && t.Outcome == fleet.OutcomeGood {
 				s.Good += t.Devices
@@ -243,10 +246,7 @@ func viewMember(m fleet.Member) MemberView {
 
 // GateView is one look at a gate.
 type GateView struct {
-	Stage    int             `json:"stage"`
-	Gate     string          `json:"gate"`
-	At       time.Time       `json:"at"`
-	Verdict  string          `json:"verdict" enum:"pass,fail,not_yet"`
+	fleet.GateReading
 	Evidence json.RawMessage `json:"evidence"`
 }
 

@@ -43,6 +43,7 @@ type Store interface {
 	// Tallies counts the members of all these rollouts at once.
 	Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error)
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
+	NewestEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
 	Events(ctx context.Context, device, after string, limit int) ([]fleet.Event, error)
 	Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error)
 	Audit(ctx context.Context, object, after string, limit int) ([]fleet.Audit, error)
@@ -54,6 +55,7 @@ type Rollouts interface {
 	Pause(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
 	Resume(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
 	Abort(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
+	Revert(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
 }
 
 // Enrolment lets devices in.
@@ -104,7 +106,9 @@ type Config struct {
 	// CA returns the certificates of the server's CAs in PEM.
 	CA func() []byte
 	// Waiting says what a rollout waits for.
-	Waiting func(*fleet.Rollout, []fleet.Tally) string
+	Waiting func(*fleet.Rollout, []fleet.Tally, time.Time) string
+	// Reading puts an evaluation of a gate into words.
+	Reading func(fleet.GateEvaluation) (fleet.GateReading, error)
 	// Retire ends a device for good.
 	Retire func(ctx context.Context, device string, a fleet.Audit) error
 	// Revoked ends what lives of an identity that has ended: sessions and alarms.

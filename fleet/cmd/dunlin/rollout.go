@@ -44,24 +44,55 @@ type rolloutView struct {
 		Gone     int `json:"gone"`
 		Leaving  int `json:"leaving"`
 	} `json:"counts"`
-	Stages []struct {
-		Index   int        `json:"index"`
-		Control bool       `json:"control"`
-		Target  int        `json:"target"`
-		Good    int        `json:"good"`
-		Started *time.Time `json:"started,omitempty"`
-		Baking  *time.Time `json:"baking,omitempty"`
-		Passed  *time.Time `json:"passed,omitempty"`
-	} `json:"stages"`
-	Created time.Time `json:"created"`
-	By      string    `json:"by"`
+	Stages  []stageView         `json:"stages"`
+	Created time.Time           `json:"created"`
+	By      string              `json:"by"`
+	Gates   []fleet.GateReading `json:"gates,omitempty"`
+}
+
+type stageView struct {
+	Index   int        `json:"index"`
+	Control bool       `json:"control"`
+	Target  int        `json:"target"`
+	Good    int        `json:"good"`
+	Started *time.Time `json:"started,omitempty"`
+	Baking  *time.Time `json:"baking,omitempty"`
+	Passed  *time.Time `json:"passed,omitempty"`
+	Held    *time.Time `json:"held,omitempty"`
+}
+
+func (s *stageView) name() string {
+	if s.Control {
+		return "control"
+	}
+	return fmt.Sprintf("stage %d", s.Index+1)
+}
+
+// state of a stage of a rollout that is over, or not.
+func (s *stageView) state(over bool) string {
+	switch {
+	case s.Passed != nil && s.Held != nil:
+		return "passed by a person"
+	case s.Passed != nil:
+		return "passed"
+	case s.Started != nil && over:
+		return "stopped"
+	case s.Held != nil:
+		return "held"
+	case s.Baking != nil:
+		return "bakes"
+	case s.Started != nil:
+		return "runs"
+	}
+	return "waiting"
 }
 
 func (c *cli) rolloutCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "rollout", Short: "Change many devices in stages, and stop by itself"}
 	cmd.AddCommand(c.rolloutCreateCmd(), c.rolloutListCmd(), c.rolloutShowCmd(), c.rolloutWatchCmd(),
 		c.rolloutSteerCmd("pause", "Pause a running rollout"), c.rolloutSteerCmd("resume", "Let a paused rollout go on"),
-		c.rolloutSteerCmd("abort", "End a rollout; devices that are not good yet get their former wish back"))
+		c.rolloutSteerCmd("abort", "End a rollout; devices that are not good yet get their former wish back"),
+		c.rolloutSteerCmd("revert", "Give every device that a rollout has changed back what it had before"))
 	return cmd
 }
 
@@ -245,23 +276,9 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 			return c.print(map[string]any{"rollout": r, "members": ms}, func(w io.Writer) {
 				fmt.Fprintf(w, "rollout\t%s\nrelease\t%s@%s in %s\nto\t%s\nstatus\t%s\nwhy\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Spec.Channel, say.Dash(r.Spec.Selector), r.Status, say.Dash(r.why()))
 				for _, st := range r.Stages {
-					name := fmt.Sprintf("stage %d", st.Index+1)
-					if st.Control {
-						name = "control"
-					}
-					state := "waiting"
-					switch {
-					case st.Passed != nil:
-						state = "passed"
-					case st.Baking != nil:
-						state = "bakes"
-					case st.Started != nil && r.over():
-						state = "stopped"
-					case st.Started != nil:
-						state = "runs"
-					}
-					fmt.Fprintf(w, "%s\t%d of %d good\t%s\n", name, st.Good, st.Target, state)
+					fmt.Fprintf(w, "%s\t%d of %d good\t%s\n", st.name(), st.Good, st.Target, st.state(r.over()))
 				}
+				r.printGates(w)
 				fmt.Fprintln(w, "\nDEVICE\tCLASS\tSTAGE\tOUTCOME\tWHY")
 				for _, m := range ms {
 					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Device, say.Plain(m.Class), m.Stage+1, say.Dash(m.Outcome), say.Dash(say.Plain(strings.TrimSpace(m.Code+" "+m.Reason))))
@@ -301,6 +318,9 @@ func (c *cli) watch(ctx context.Context, id string) error {
 			last = rolloutView{}
 			if err := json.Unmarshal(data, &last); err != nil {
 				return fmt.Errorf("read the server's event: %w", err)
+			}
+			if c.screen(&last) {
+				return nil
 			}
 			if line := last.line(); line != printed {
 				printed = line
@@ -351,7 +371,7 @@ func (r *rolloutView) line() string {
 	switch {
 	case r.Reason != "":
 		s += "; " + say.Plain(r.Reason)
-	case strings.HasPrefix(r.Waiting, "bakes"):
+	case strings.HasPrefix(r.Waiting, "bakes"), r.Status == fleet.RolloutReverting:
 		s += "; " + say.Plain(r.Waiting)
 	}
 	return s
@@ -359,7 +379,7 @@ func (r *rolloutView) line() string {
 
 // over tells whether the rollout has ended before its time.
 func (r *rolloutView) over() bool {
-	return r.Status == fleet.RolloutHalted || r.Status == fleet.RolloutAborted
+	return r.Status == fleet.RolloutHalted || r.Status == fleet.RolloutAborted || r.Status == fleet.RolloutReverted
 }
 
 // settle follows an aborted rollout until every device that was at work has
@@ -404,6 +424,8 @@ func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 			switch {
 			case wait && verb == "abort":
 				return c.settle(cmd.Context(), api, args[0])
+			case wait && verb == "revert":
+				return c.home(cmd.Context(), args[0])
 			case wait:
 				return c.watch(cmd.Context(), args[0])
 			}
@@ -414,6 +436,8 @@ func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 	switch verb {
 	case "abort":
 		cmd.Flags().BoolVar(&wait, "wait", false, "show progress until every device that was at work is back at its former wish")
+	case "revert":
+		cmd.Flags().BoolVar(&wait, "wait", false, "show progress until every device has said that it is back")
 	case "resume":
 		cmd.Flags().BoolVar(&wait, "wait", false, "show progress and exit 0 only when the rollout completed")
 	}

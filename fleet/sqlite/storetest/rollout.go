@@ -62,6 +62,7 @@ func rollouts(s *suite) {
 	want.Stage, want.Changed = 1, start.Add(time.Minute)
 	want.Stages[0] = fleet.Stage{Index: 0, Target: 1, Started: start, Baking: start.Add(time.Second), Passed: start.Add(time.Minute)}
 	ms[0].Assigned, ms[0].Acked, ms[0].Settled, ms[0].Undone = start, start.Add(1e9), start.Add(2e9), start.Add(3e9)
+	ms[0].Back = true // no wish is newer than what the device knows
 	ms[0].Outcome, ms[0].Code, ms[0].Reason, ms[0].Answered = fleet.OutcomeFailed, "prove.golden", "it is wrong", 1<<63+1
 	ms[0].Before = &fleet.Item{Model: "m", Path: "production/m/0.9.0", Runtime: "r", Attempt: 2}
 	g := fleet.GateEvaluation{Rollout: want.ID, Stage: 0, Gate: "prove", At: start, Verdict: fleet.GatePass, Evidence: `{"settled":1}`}
