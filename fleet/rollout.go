@@ -31,10 +31,10 @@ type Spec struct {
 	Channel  string      `json:"channel"`
 	Selector string      `json:"selector"` // over labels and facts; empty: every device of the channel
 	Stages   []StageSpec `json:"stages,omitempty"`
-	Control  *int        `json:"control_percent,omitempty"` // held back until the last gate, default 10
-	Bake     Duration    `json:"bake,omitempty"`            // of stages that set none
-	Longest  Duration    `json:"longest_wait,omitempty"`    // of a stage for gates that are not decided, expected-on; default 8 h
-	Silence  Duration    `json:"silence,omitempty"`         // not heard of for so long with an acknowledged assignment, default 15 min
+	Control  *int        `json:"control_percent,omitempty"`                    // held back until the last gate, default 10
+	Bake     Duration    `json:"bake,omitempty"`                               // of stages that set none
+	Longest  Duration    `json:"longest_wait,omitempty"`                       // of a stage for gates that are not decided, expected-on; default 8 h
+	Silence  Duration    `json:"silence,omitempty"`                            // not heard of for so long with an acknowledged assignment, default 15 min
 	OnFail   string      `json:"on_fail,omitempty" enum:"pause,abort,revert,"` // default pause
 	Gates    *GatesSpec  `json:"gates,omitempty"`
 	Attempt  int64       `json:"attempt,omitempty"` // raise it to try a bad pair again

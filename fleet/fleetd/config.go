@@ -35,10 +35,22 @@ type Config struct {
 	// thirds of it. Shorter than the default is for tests only: a device that is
 	// without a network for that long is waited for by an operator 30 days later.
 	DeviceLife time.Duration `yaml:"device_life"`
+	// Windows are the lengths of devices' windows of measurement.
+	Windows Windows `yaml:"windows"`
 	// Signatures says by channel whose model.sig a release must carry to be taken in.
 	Signatures map[string]modelsig.Requirement `yaml:"signatures,omitempty"`
 	// Log is the least level that is logged: debug, info, warn, error.
 	Log string `yaml:"log"`
+}
+
+// Windows of measurement: in each, a device sends one small record a model and one
+// about itself. The gates of a rollout with a shorter first look make them shorter.
+type Windows struct {
+	// Idle is their length while no rollout concerns the device; a rollout's gates look
+	// back at these.
+	Idle time.Duration `yaml:"idle"`
+	// Rollout is their length while one does.
+	Rollout time.Duration `yaml:"rollout"`
 }
 
 // DefaultDir is used when no --dir is given.
@@ -46,7 +58,7 @@ const DefaultDir = "/var/lib/dunlin-fleet"
 
 // Defaults of a server.
 func Defaults() Config {
-	return Config{Dir: DefaultDir, API: ":8443", MQTT: ":8883", Heartbeat: 5 * time.Minute, DeviceLife: enroll.DeviceLife, Log: "info"}
+	return Config{Dir: DefaultDir, API: ":8443", MQTT: ":8883", Heartbeat: 5 * time.Minute, DeviceLife: enroll.DeviceLife, Windows: Windows{Idle: time.Hour, Rollout: time.Minute}, Log: "info"}
 }
 
 const configFile = "fleet.yaml"
@@ -77,6 +89,8 @@ func LoadConfig(dir string) (Config, error) {
 		return c, fleet.ErrServerConfig.With("%s: heartbeat %v: 1s to 24h wanted", configFile, c.Heartbeat)
 	case c.DeviceLife < time.Second || c.DeviceLife > 366*24*time.Hour:
 		return c, fleet.ErrServerConfig.With("%s: device_life %v: 1s to 8784h wanted", configFile, c.DeviceLife)
+	case c.Windows.Idle < time.Second || c.Windows.Idle > 24*time.Hour || c.Windows.Rollout < time.Second || c.Windows.Rollout > c.Windows.Idle:
+		return c, fleet.ErrServerConfig.With("%s: windows: idle %v, rollout %v: 1s to 24h wanted, and rollout not above idle", configFile, c.Windows.Idle, c.Windows.Rollout)
 	case level.UnmarshalText([]byte(c.Log)) != nil:
 		return c, fleet.ErrServerConfig.With("%s: log %q: debug, info, warn or error wanted", configFile, c.Log)
 	}

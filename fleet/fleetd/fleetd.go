@@ -164,7 +164,7 @@ func (s *server) open(ctx context.Context) error {
 	s.loop = rollout.NewLoop(rollout.Loop{Store: s.db, Assigner: s.director, Gates: s.evidence, Release: s.db.Release, Holder: fleet.NewID("srv_", time.Now()), Now: time.Now, Log: s.log, Changed: s.hub.changed})
 	s.rollouts = &rollout.Service{Store: s.db, Now: time.Now, Wake: s.loop.Wake}
 	s.captures = &capture.Service{Store: s.db, Blobs: s.captured, Sign: s.enrol.SignCaptures, Poke: func(devices []string) { s.broker.Poke(devices) }, Now: time.Now, Log: s.log}
-	s.telemetry = &telemetry.Ingest{Store: s.db, Captures: s.captures, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Sampled: s.evidence.Add, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), Now: time.Now, Log: s.log}
+	s.telemetry = &telemetry.Ingest{Store: s.db, Captures: s.captures, Newer: s.newer, Told: s.hello, Came: s.cameNext, Tell: s.enrol.Tell, Copied: s.copied, Sampled: s.evidence.Add, Wake: s.loop.Wake, Heartbeat: time.Duration(s.c.Heartbeat), IdleWindow: s.c.Windows.Idle, RolloutWindow: s.c.Windows.Rollout, Now: time.Now, Log: s.log}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/gate"
 )
 
 // TestARevokedCanaryIsReplaced revokes whoever is in the first stages: others take
@@ -170,5 +171,84 @@ func TestAPersonsVerdict(t *testing.T) {
 	}
 	if w.r.Status != fleet.RolloutHalted || w.r.Code != "gate.install" || !strings.Contains(w.r.Reason, "2 taken back by hand") || len(w.admitted) != 2 {
 		t.Errorf("%s %s, %d devices: %s", w.r.Status, w.r.Code, len(w.admitted), w.r.Reason)
+	}
+}
+
+// TestOpenGates: what a stage does after its bake, by what the gates say.
+func TestOpenGates(t *testing.T) {
+	pass := gate.Result{Verdict: gate.Pass}
+	open := gate.Result{Verdict: gate.NotYet, Decidable: true, Harm: 1}
+	small := gate.Result{Verdict: gate.NotYet, Harm: 1}
+	suspicious := gate.Result{Verdict: gate.NotYet, Harm: gate.Suspicion}
+	for _, c := range []struct {
+		name    string
+		results []gate.Result
+		devices int
+		wait    time.Duration
+		want    Kind
+	}{
+		{"all pass", []gate.Result{pass, pass}, 20, 0, PassStage},
+		{"one is not decided", []gate.Result{pass, open}, 20, 0, ""},
+		{"nor after the longest wait", []gate.Result{pass, open}, 20, DefaultLongest, PassStage},
+		{"one could not be decided at this size", []gate.Result{pass, small}, 20, 0, PassStage},
+		{"one suspects something", []gate.Result{pass, suspicious}, 20, 0, Widen},
+		{"and all that may be changed are", []gate.Result{pass, suspicious}, 6, 0, ""},
+		{"for the longest wait", []gate.Result{pass, suspicious}, 6, DefaultLongest, Hold},
+		{"one failed", []gate.Result{{Verdict: gate.Fail}, pass}, 20, 0, Halt},
+	} {
+		w := newWorld(spec(fleet.StageSpec{Count: 2}, fleet.StageSpec{Percent: 100}), devices(c.devices))
+		for w.r.Stages[0].Baking.IsZero() {
+			w.settle()
+			w.answer(good)
+		}
+		w.now = w.now.Add(max(bakeOf(w.r), c.wait))
+		var judged []Judged
+		for _, r := range c.results {
+			judged = append(judged, Judged{"latency_p95", r})
+		}
+		got := Kind("")
+		if as := Plan(w.r, Facts{w.members, judged}, w.now); len(as) > 0 {
+			got = as[0].Kind
+			if got == Widen && len(as[0].Devices) != 2 {
+				t.Errorf("%s: %d devices more", c.name, len(as[0].Devices))
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+		if c.want == Hold {
+			w.judged = judged
+			w.settle()
+			w.r.Status = fleet.RolloutRunning // a person resumes it
+			if as := Plan(w.r, Facts{w.members, judged}, w.now); len(as) == 0 || as[0].Kind != PassStage {
+				t.Errorf("a person lets it go on, and it does not: %v", as)
+			}
+		}
+	}
+}
+
+// TestNightsAreNoBake: time in which devices are expected to be off does not count,
+// for the bake and for silence.
+func TestNightsAreNoBake(t *testing.T) {
+	w := newWorld(spec(fleet.StageSpec{Count: 2}, fleet.StageSpec{Percent: 100}), devices(20))
+	for i := range w.members {
+		w.members[i].Hours = fleet.DayHours(1 << ((start.Hour() + 5) % 24)) // one hour a day, five hours from now
+	}
+	w.r.Spec.Bake = fleet.Duration(30 * time.Minute)
+	for w.r.Stages[0].Baking.IsZero() {
+		w.settle()
+		w.answer(good)
+	}
+	w.now = start.Truncate(time.Hour).Add(5*time.Hour + 29*time.Minute)
+	if as := Plan(w.r, Facts{Members: w.members}, w.now); len(as) != 0 {
+		t.Fatalf("before the half hour is over: %v", as)
+	}
+	w.now = w.now.Add(time.Minute)
+	if as := Plan(w.r, Facts{Members: w.members}, w.now); len(as) == 0 || as[0].Kind != PassStage {
+		t.Fatalf("after it: %v", as)
+	}
+	m := fleet.Member{Assigned: start, Acked: start, Heard: start, Hours: w.members[0].Hours}
+	if at := silentAt(w.r, m); !at.Equal(start.Truncate(time.Hour).Add(5*time.Hour + DefaultSilence)) {
+		t.Errorf("silent at %v", at)
 	}
 }

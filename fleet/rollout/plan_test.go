@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/gate"
 )
 
 var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -29,8 +30,10 @@ type world struct {
 	r        *fleet.Rollout
 	members  []fleet.Member
 	now      time.Time
+	judged   []Judged
 	admitted map[string]int
 	passed   []int
+	widened  int
 }
 
 func newWorld(spec fleet.Spec, ds []*fleet.Device) *world {
@@ -64,6 +67,15 @@ func (w *world) act(a Action) {
 		w.r.Status = fleet.RolloutCompleted
 	case Halt:
 		w.r.Status, w.r.Code, w.r.Reason = fleet.RolloutHalted, a.Code, a.Reason
+	case Widen:
+		for _, d := range a.Devices {
+			w.at(d).Stage = a.Stage
+		}
+		w.r.Stages[w.r.Stage].Baking = time.Time{}
+		w.widened++
+	case Hold:
+		st.Held = w.now
+		w.r.Status = fleet.RolloutPaused
 	case Undo:
 		w.at(a.Device).Undone = w.now
 	}
@@ -72,7 +84,7 @@ func (w *world) act(a Action) {
 // settle plans and acts until nothing is due.
 func (w *world) settle() {
 	for range 10_000 {
-		as := Plan(w.r, Facts{Members: w.members}, w.now)
+		as := Plan(w.r, Facts{w.members, w.judged}, w.now)
 		if len(as) == 0 {
 			return
 		}
@@ -409,7 +421,7 @@ func TestPausedAndEndedRolloutsRest(t *testing.T) {
 	for _, status := range []string{fleet.RolloutPaused, fleet.RolloutCompleted} {
 		w := newWorld(spec(), devices(10))
 		w.r.Status = status
-		if as := Plan(w.r, Facts{Members: w.members}, w.now); len(as) != 0 {
+		if as := Plan(w.r, Facts{w.members, w.judged}, w.now); len(as) != 0 {
 			t.Errorf("%s: %v", status, as)
 		}
 	}
@@ -475,9 +487,24 @@ func TestPlanKeepsItsPromises(t *testing.T) {
 				}
 				return fleet.OutcomeGood, ""
 			})
+			w.judged = judgedAtRandom(t)
 			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 120).Draw(t, "seconds")) * time.Second)
 		}
 	})
+}
+
+func judgedAtRandom(t *rapid.T) (out []Judged) {
+	for range rapid.IntRange(0, 3).Draw(t, "gates") {
+		r := gate.Result{Verdict: gate.Pass}
+		if rapid.Bool().Draw(t, "open") {
+			r = gate.Result{Verdict: gate.NotYet, Decidable: rapid.Bool().Draw(t, "decidable"), Harm: rapid.SampledFrom([]float64{1, 50}).Draw(t, "harm")}
+		}
+		if rapid.IntRange(0, 50).Draw(t, "fails") == 0 {
+			r.Verdict = gate.Fail
+		}
+		out = append(out, Judged{Gate: "score", Result: r})
+	}
+	return out
 }
 
 // classGood tells whether a treated device of the class is good.
@@ -493,6 +520,11 @@ func (w *world) promises(t *rapid.T, was string, stage int) {
 	}
 	if w.r.Stage < stage {
 		t.Fatal("a stage went back")
+	}
+	for _, j := range w.judged {
+		if j.Result.Verdict == gate.Fail && w.r.Status == fleet.RolloutRunning {
+			t.Fatal("a rollout goes on although a gate failed")
+		}
 	}
 	firstGood := map[string]bool{}
 	openBefore := map[string]int{}
@@ -521,6 +553,6 @@ func (w *world) promises(t *rapid.T, was string, stage int) {
 func BenchmarkPlan10000(b *testing.B) {
 	w := newWorld(spec(), devices(6000, 3000, 1000))
 	for b.Loop() {
-		Plan(w.r, Facts{Members: w.members}, w.now)
+		Plan(w.r, Facts{w.members, w.judged}, w.now)
 	}
 }

@@ -8,6 +8,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -89,8 +90,11 @@ type Ingest struct {
 	Wake func()
 	// Heartbeat is the pause between two hellos.
 	Heartbeat time.Duration
-	Now       func() time.Time
-	Log       *slog.Logger
+	// IdleWindow and RolloutWindow are lengths of windows of measurement; zero:
+	// WindowIdle and WindowRollout seconds.
+	IdleWindow, RolloutWindow time.Duration
+	Now                       func() time.Time
+	Log                       *slog.Logger
 
 	places places
 }
@@ -187,9 +191,9 @@ func (i *Ingest) window(ctx context.Context, device string) (int64, error) {
 		return 0, err
 	}
 	if len(rs) == 0 {
-		return WindowIdle, nil
+		return cmp.Or(int64(i.IdleWindow/time.Second), WindowIdle), nil
 	}
-	window := int64(WindowRollout)
+	window := cmp.Or(int64(i.RolloutWindow/time.Second), WindowRollout)
 	for _, r := range rs {
 		window = min(window, max(1, int64(r.Spec.Look()/(lookWindows*time.Second))))
 	}

@@ -92,6 +92,17 @@ func (d *demo) play(ctx context.Context) (*summary, error) {
 		}
 		d.settle(ctx, &s.Releases[i], a)
 	}
+	for _, a := range behaving {
+		if err := d.past(ctx); err != nil {
+			return nil, err
+		}
+		r, err := d.behave(ctx, a)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a.version, err)
+		}
+		s.Behaviour = append(s.Behaviour, r)
+		d.settle(ctx, &r, a)
+	}
 	d.stopClients()
 	var err error
 	if s.Stick, err = d.stick(ctx); err != nil {
@@ -138,6 +149,9 @@ func (d *demo) startServer(ctx context.Context) error {
 	}
 	if token == "" {
 		return errors.New("init printed no admin token")
+	}
+	if err := shortWindows(filepath.Join(dir, "fleet.yaml")); err != nil {
+		return err
 	}
 	ready := filepath.Join(d.out, "fleet-ready.json")
 	if _, err := d.ps.start("dunlin-fleet", filepath.Join(d.out, "fleet.log"), nil, filepath.Join(d.bin, "dunlin-fleet"),

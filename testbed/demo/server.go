@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/shared/bundle"
 )
 
@@ -138,9 +139,12 @@ func (a api) get(ctx context.Context, path string, out any) error {
 }
 
 type rolloutView struct {
-	ID     string `json:"id"`
-	Status string `json:"status"`
-	Reason string `json:"reason"`
+	ID      string              `json:"id"`
+	Status  string              `json:"status"`
+	Code    string              `json:"code"`
+	Reason  string              `json:"reason"`
+	Waiting string              `json:"waiting"`
+	Gates   []fleet.GateReading `json:"gates"`
 }
 
 func (a api) rollout(ctx context.Context, id string) (rolloutView, error) {

@@ -16,6 +16,7 @@ type act struct {
 	maxHit   int    // devices on which the release may answer a live request
 	stages   string
 	powerCut bool
+	use      []string // gates on behaviour, of behaving acts
 }
 
 var acts = []act{
@@ -150,6 +151,14 @@ func (s *summary) check() []string {
 			claim(r.Reason != "", "%s: halted without a reason", r.Release)
 			claim(r.Unharmed == s.Devices, "%s: %d of %d devices are proven to serve %s after it", r.Release, r.Unharmed, s.Devices, lastGood)
 		}
+	}
+	claim(len(s.Behaviour) == len(behaving), "%d of %d releases that only behave badly were tried", len(s.Behaviour), len(behaving))
+	for i, r := range s.Behaviour {
+		a := behaving[i]
+		claim(r.Outcome == "reverted" || r.Outcome == "held" && a.folder == "creep", "%s: outcome %s", r.Release, r.Outcome)
+		claim(r.Lost == 0, "%s: %d requests lost", r.Release, r.Lost)
+		claim(r.DevicesHit > 0 && r.DevicesHit <= a.maxHit, "%s answered live requests on %d devices, 1 to %d expected", r.Release, r.DevicesHit, a.maxHit)
+		claim(r.Unharmed == s.Devices, "%s: %d of %d devices are proven to serve %s after it", r.Release, r.Unharmed, s.Devices, lastGood)
 	}
 	claim(s.Lost == 0, "%d requests were lost", s.Lost)
 	claim(s.PowerCut.Recovered, "the device whose power was cut did not come back to the wished release")

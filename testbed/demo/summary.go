@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -17,6 +18,7 @@ type summary struct {
 	PowerCut     powerCut         `json:"power_cut"`
 	Stick        stickSummary     `json:"stick"`
 	Releases     []releaseSummary `json:"releases"`
+	Behaviour    []releaseSummary `json:"behaviour"`
 	Lost         uint64           `json:"requests_lost"` // over all switches, rollbacks and deaths of workers
 	DarkRequests uint64           `json:"requests_to_devices_without_power"`
 	Held         bool             `json:"all_claims_held"`
@@ -41,6 +43,11 @@ type releaseSummary struct {
 	Seconds       float64 `json:"seconds"`
 	ToProven      float64 `json:"create_to_proven_seconds,omitempty"` // on every device
 	Unharmed      int     `json:"devices_still_on_1.1.0,omitempty"`   // proven there after the bad release
+
+	Gate    string   `json:"gate,omitempty"`    // that stopped it
+	Gates   []string `json:"gates,omitempty"`   // what those on behaviour saw
+	Changed []string `json:"changed,omitempty"` // devices that answered with it
+	Window  string   `json:"window,omitempty"`  // of measurement
 }
 
 func (s *summary) write(path string) error {
@@ -55,7 +62,7 @@ func (s *summary) write(path string) error {
 func (s *summary) print(w io.Writer) {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "RELEASE\tOUTCOME\tPROVEN ON\tDEVICES HIT\tANSWERS\tRIGHT\tLOST\tWHY")
-	for _, r := range s.Releases {
+	for _, r := range slices.Concat(s.Releases, s.Behaviour) {
 		right := "–"
 		if r.Requests > 0 {
 			right = fmt.Sprintf("%.1f %%", 100*float64(r.Correct)/float64(r.Requests))
