@@ -133,12 +133,13 @@ func (l *ledger) gates(g fleet.GatesSpec) []gate.Spec {
 			s.Margin, s.Harm, s.Expect = b.Margin, b.Harm, true
 		}
 		if s.Measure.Kind == gate.Class {
-			for i := range l.watch {
-				s.Classes = append(s.Classes, i)
-			}
-			if s.Classes = append(s.Classes, len(l.watch)); len(l.watch) == 0 {
+			if len(l.watch) == 0 {
 				continue
 			}
+			for i, c := range l.watch {
+				s.Classes, s.Names = append(s.Classes, i), append(s.Names, fmt.Sprint("class ", c))
+			}
+			s.Classes, s.Names = append(s.Classes, len(l.watch)), append(s.Names, "all other classes")
 		}
 		out = append(out, s)
 	}

@@ -46,11 +46,8 @@ type Config struct {
 // Windows of measurement: in each, a device sends one small record a model and one
 // about itself. The gates of a rollout with a shorter first look make them shorter.
 type Windows struct {
-	// Idle is their length while no rollout concerns the device; a rollout's gates look
-	// back at these.
-	Idle time.Duration `yaml:"idle"`
-	// Rollout is their length while one does.
-	Rollout time.Duration `yaml:"rollout"`
+	Idle    time.Duration `yaml:"idle"`    // while no rollout concerns the device: what gates look back at
+	Rollout time.Duration `yaml:"rollout"` // while one does
 }
 
 // DefaultDir is used when no --dir is given.

@@ -2,7 +2,6 @@ package gate
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 )
@@ -93,8 +92,8 @@ func (c *Collector) Difference(spec Spec, alpha float64, now int) *Difference {
 	}
 	for i, m := range spec.measures() {
 		d := Dimension{}
-		if len(spec.Classes) > 0 {
-			d.Name = fmt.Sprint(m.Class)
+		if i < len(spec.Names) {
+			d.Name = spec.Names[i]
 		}
 		for k, steps := range c.Timing.Looks {
 			l := Look{Steps: steps}

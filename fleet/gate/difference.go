@@ -50,9 +50,8 @@ func (o LeftOut) Counts() map[string]int {
 }
 
 // Clearest is the estimate of one stratum that points to harm the most, of each
-// measure's look that knows most.
-func (x *Difference) Clearest(stratum int) Estimate {
-	var worst Estimate
+// measure's look that knows most, with the measure's name.
+func (x *Difference) Clearest(stratum int) (worst Estimate, of string) {
 	for _, m := range x.Measures {
 		var best Estimate
 		for _, l := range m.Looks {
@@ -61,10 +60,10 @@ func (x *Difference) Clearest(stratum int) Estimate {
 			}
 		}
 		if !best.empty() && (worst.empty() || x.toHarm(best.D) > x.toHarm(worst.D)) {
-			worst = best
+			worst, of = best, m.Name
 		}
 	}
-	return worst
+	return worst, of
 }
 
 // Dimension is one measure of a gate with its looks.
@@ -207,12 +206,12 @@ func (x *Difference) judge() Result {
 		still.D = 0
 		r.Decidable = r.Decidable && x.safe(still) >= 1/x.Beta
 		if !best.empty() && (!seen || x.toHarm(best.D) > x.toHarm(r.Change)) {
-			r.Change, r.Error, r.Units, seen = best.D, math.Sqrt(best.V), best.Treated, true
+			r.Change, r.Of, r.Error, r.Units, seen = best.D, m.Name, math.Sqrt(best.V), best.Treated, true
 			r.Sees = x.Margin + math.Sqrt(2*best.V*math.Log(looks*float64(len(x.Measures)*len(bets))/x.Alpha))
 		}
 	}
 	if !seen || r.Units < x.MinUnits {
-		return Result{Verdict: NotYet, Harm: min(r.Harm, Suspicion-1), Safe: 1, Change: r.Change, Error: r.Error, Units: r.Units, Why: TooFew}
+		return Result{Verdict: NotYet, Harm: min(r.Harm, Suspicion-1), Safe: 1, Change: r.Change, Of: r.Of, Error: r.Error, Units: r.Units, Why: TooFew}
 	}
 	switch {
 	case r.Harm >= 1/x.Alpha:

@@ -54,6 +54,7 @@ type Result struct {
 	Harm      float64 `json:"harm"`           // e-value against "no harm"; Fail at 1/alpha
 	Safe      float64 `json:"safe"`           // e-value against harm; Pass at 1/beta
 	Change    float64 `json:"change"`         // best estimate, on the gate's scale
+	Of        string  `json:"of,omitempty"`   // the measure that Change is of, where there are many
 	Error     float64 `json:"error"`          // its standard error
 	Units     int     `json:"units"`          // devices or cells behind it
 	Decidable bool    `json:"decidable"`      // with no change at all this evidence would pass

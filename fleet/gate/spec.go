@@ -29,9 +29,10 @@ type Measure struct {
 type Spec struct {
 	Name        string
 	Measure     Measure
-	Classes     []int   // of a gate on Class: those that are watched
-	Margin      float64 // change that is tolerated
-	Harm        float64 // change that must be found
+	Classes     []int    // of a gate on Class: those that are watched
+	Names       []string // of Classes, for people
+	Margin      float64  // change that is tolerated
+	Harm        float64  // change that must be found
 	TwoSided    bool
 	MinRequests float64 // of a device; fewer make no number
 	MinCell     float64 // of a unit; devices with fewer are merged with their neighbours

@@ -114,7 +114,7 @@ func (j *Judged) sentence() string {
 	if r.Why != "" && r.Units == 0 {
 		return fmt.Sprintf("%s: %s", j.Gate, r.Why)
 	}
-	return fmt.Sprintf("%s (e-value %.3g from %d units)", Says(j.Gate, r.Change), min(r.Harm, 1e12), r.Units)
+	return fmt.Sprintf("%s (e-value %.3g from %d units)", Says(j.Gate, r.Of, r.Change), min(r.Harm, 1e12), r.Units)
 }
 
 // Evaluation is an evaluation of a behaviour gate as it is stored.

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -31,7 +32,7 @@ func Reading(x fleet.GateEvaluation) (fleet.GateReading, error) {
 	}
 	res := gate.Evaluate(e)
 	r.Harm, r.Change, r.Error, r.Units, r.Decidable, r.Why, r.Sees = res.Harm, res.Change, res.Error, res.Units, res.Decidable, res.Why, res.Sees
-	r.Says = Says(x.Gate, res.Change)
+	r.Says = Says(x.Gate, res.Of, res.Change)
 	switch {
 	case e.Outcome != nil:
 		r.FailsAt, r.Margin = 1/e.Outcome.Alpha, e.Outcome.Tolerated
@@ -42,8 +43,8 @@ func Reading(x fleet.GateEvaluation) (fleet.GateReading, error) {
 		d := e.Difference
 		r.FailsAt, r.Margin, r.Bound, r.Control, r.LeftOut = 1/d.Alpha, d.Margin, d.Harm, d.Control, d.LeftOut.Counts()
 		for i, class := range d.Strata {
-			if e := d.Clearest(i); e.Treated > 0 {
-				r.Classes = append(r.Classes, fleet.ClassReading{Class: class, Change: e.D, Error: math.Sqrt(e.V), Treated: e.Treated, Control: e.Control, Says: Says(x.Gate, e.D)})
+			if e, of := d.Clearest(i); e.Treated > 0 {
+				r.Classes = append(r.Classes, fleet.ClassReading{Class: class, Change: e.D, Error: math.Sqrt(e.V), Treated: e.Treated, Control: e.Control, Says: Says(x.Gate, of, e.D)})
 			}
 		}
 		if r.Units == 0 {
@@ -62,8 +63,9 @@ func outcomeOf(name string) *outcomeGate {
 	return nil
 }
 
-// Says puts a change on a gate's scale into words.
-func Says(name string, change float64) string {
+// Says puts a change on a gate's scale into words; of names what it is of, where the
+// gate looks at more than one thing.
+func Says(name, of string, change float64) string {
 	kind := gate.Known[name].Measure.Kind
 	switch {
 	case name == gate.NameCrash:
@@ -73,7 +75,7 @@ func Says(name string, change float64) string {
 	case kind == gate.Latency:
 		return fmt.Sprintf("%s x%.2f beyond what others did", strings.ReplaceAll(name, "_", " "), math.Exp(change))
 	case kind == gate.Class:
-		return fmt.Sprintf("the share of a class moved by %+.1f points beyond what others did", 100*change)
+		return fmt.Sprintf("the share of %s moved by %+.1f points beyond what others did", cmp.Or(of, "a class"), 100*change)
 	case kind == gate.Errors:
 		return fmt.Sprintf("the square root of the share of errors rose by %+.3f beyond what others did", change)
 	case kind == gate.Wrong:

@@ -238,10 +238,12 @@ type MemberView struct {
 	Reason   string     `json:"reason,omitempty"`
 	Answered uint64     `json:"answered" doc:"live requests that the release answered before it was refused"`
 	Settled  *time.Time `json:"settled,omitempty"`
+	Undone   *time.Time `json:"undone,omitempty" doc:"when it was given back what it had before"`
+	Back     bool       `json:"back,omitempty" doc:"it has acknowledged that"`
 }
 
 func viewMember(m fleet.Member) MemberView {
-	return MemberView{Device: m.Device, Class: m.Stratum, Stage: m.Stage, Control: m.Control, Assigned: when(m.Assigned), Acked: when(m.Acked), Outcome: m.Outcome, Code: m.Code, Reason: m.Reason, Answered: m.Answered, Settled: when(m.Settled)}
+	return MemberView{Device: m.Device, Class: m.Stratum, Stage: m.Stage, Control: m.Control, Assigned: when(m.Assigned), Acked: when(m.Acked), Outcome: m.Outcome, Code: m.Code, Reason: m.Reason, Answered: m.Answered, Settled: when(m.Settled), Undone: when(m.Undone), Back: m.Back}
 }
 
 // GateView is one look at a gate.

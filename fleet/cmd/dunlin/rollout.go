@@ -268,6 +268,8 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 				Outcome string `json:"outcome,omitempty"`
 				Code    string `json:"code,omitempty"`
 				Reason  string `json:"reason,omitempty"`
+				Undone  string `json:"undone,omitempty"`
+				Back    bool   `json:"back,omitempty"`
 			}
 			ms, err := all[member](cmd.Context(), c, path+"/members", url.Values{})
 			if err != nil {
@@ -281,7 +283,14 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 				r.printGates(w)
 				fmt.Fprintln(w, "\nDEVICE\tCLASS\tSTAGE\tOUTCOME\tWHY")
 				for _, m := range ms {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Device, say.Plain(m.Class), m.Stage+1, say.Dash(m.Outcome), say.Dash(say.Plain(strings.TrimSpace(m.Code+" "+m.Reason))))
+					outcome := say.Dash(m.Outcome)
+					switch {
+					case m.Back:
+						outcome += ", back"
+					case m.Undone != "":
+						outcome += ", on the way back"
+					}
+					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Device, say.Plain(m.Class), m.Stage+1, outcome, say.Dash(say.Plain(strings.TrimSpace(m.Code+" "+m.Reason))))
 				}
 			})
 		},
