@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 
-.PHONY: help setup runtime readers build release models demo test check bench arm64 fuzz nightly clean
+.PHONY: help setup runtime readers build release models demo test check bench arm64 gates fuzz nightly clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: setup runtime build ## print the numbers to reach, measured here
 
 arm64: setup runtime ## build for arm64 and test it under qemu-user
 	@scripts/arm64
+
+gates: setup ## print the tables of docs/gates.md (about an hour)
+	@go run ./testbed/gates
 
 fuzz: setup ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(or $(FUZZTIME),20s)
