@@ -10,6 +10,7 @@ type Commit struct {
 	Rollout     Rollout
 	Members     []Member
 	Evaluations []GateEvaluation
+	Quarantine  *Quarantine // nil: none begins
 	// Device and Change, when set, change the wish of one device; the store
 	// allocates generation and version and has the wish signed in the same
 	// transaction.

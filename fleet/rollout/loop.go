@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -242,6 +243,7 @@ func (l *Loop) act(ctx context.Context, epoch int64, r *fleet.Rollout, members [
 		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = fleet.RolloutPaused, a.Code, a.Reason
 	case Halt:
 		c.Rollout.Status, c.Rollout.Code, c.Rollout.Reason = afterHalt(r), a.Code, a.Reason
+		c.Quarantine = quarantined(r, members, a, now)
 	case Reverted:
 		c.Rollout.Status, c.Rollout.Finished = fleet.RolloutReverted, now
 	case Silent:
@@ -278,6 +280,28 @@ func afterHalt(r *fleet.Rollout) string {
 		return fleet.RolloutReverting
 	}
 	return fleet.RolloutHalted
+}
+
+// quarantined is what a failed gate keeps the release from: the hardware class whose
+// device refused it, or all of them; nil where devices and not the release may be why.
+func quarantined(r *fleet.Rollout, members []fleet.Member, a Action, now time.Time) *fleet.Quarantine {
+	q := &fleet.Quarantine{ID: fleet.NewID(fleet.PrefixQuarantine, now), Path: r.Spec.Path(), Rollout: r.ID, Code: a.Code, Reason: a.Reason, Since: now}
+	switch g := outcomeOf(strings.TrimPrefix(a.Code, "gate.")); {
+	case a.Code == "gate.unknown":
+		return nil
+	case g == nil:
+		return q
+	case !g.strict:
+		return nil
+	default:
+		for _, m := range settledInOrder(members) {
+			if g.counts(m) {
+				q.Class = m.Stratum
+				break
+			}
+		}
+		return q
+	}
 }
 
 // cloned copies the rollout so that a commit that is not stored changes nothing.

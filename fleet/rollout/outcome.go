@@ -44,7 +44,7 @@ const byHand = "rollback.by_hand"
 
 // ownFaults are codes of the device's storage, load, restarts, live requests or people:
 // they do not show by themselves that the release is bad, so they count as installs do.
-var ownFaults = []string{"check.blob.", "prove.digest", "prove.cold_start", "prove.relative_", "prove.shadow", "place.lost", "try.serve", "probation.restarts", "update.restarts", byHand}
+var ownFaults = []string{"check.blob.", "prove.digest", "prove.cold_start", "prove.relative_", "prove.shadow", "prove.engine", "place.lost", "try.serve", "probation.restarts", "update.restarts", byHand}
 
 // gates in the order in which their verdicts are read. A code counts for the first
 // line of this table that has it; docs/gates.md says why.
@@ -52,6 +52,7 @@ var ownFaults = []string{"check.blob.", "prove.digest", "prove.cold_start", "pro
 //	check.blob.*, prove.digest           install    a disk or a download of this device
 //	prove.cold_start, prove.relative_*   install    its disk, what else it does while it measures
 //	prove.shadow                         install    what it is asked
+//	prove.engine                         install    nobody told it of an engine
 //	place.lost, try.serve                install    its disk, its memory
 //	probation.restarts, update.restarts  install    its power, its system
 //	rollback.by_hand                     install    a person's verdict, counted apart in the evidence

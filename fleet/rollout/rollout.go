@@ -32,6 +32,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
@@ -215,6 +216,11 @@ type Store interface {
 	Rollout(ctx context.Context, id string) (*fleet.Rollout, error)
 	// DaysOn says when devices were on, between two times in seconds.
 	DaysOn(ctx context.Context, devices []string, since, now int64) (map[string]fleet.DaysOn, error)
+	// Quarantines lists those of a release that hold, and the others on request; an
+	// empty path means all releases.
+	Quarantines(ctx context.Context, path string, released bool) ([]fleet.Quarantine, error)
+	// ReleaseQuarantine ends one; ErrQuarantineUnknown when it does not hold.
+	ReleaseQuarantine(ctx context.Context, id string, a fleet.Audit) error
 	// SetRolloutStatus changes the status when the present one is among from;
 	// else ErrRolloutState. Reason is kept when it is not empty.
 	SetRolloutStatus(ctx context.Context, id string, from []string, to, reason string, a fleet.Audit) error
@@ -245,6 +251,9 @@ func (s *Service) Create(ctx context.Context, spec fleet.Spec, actor string) (*f
 			return nil, fleet.ErrUnfit.With("%s wants %s, which %s is not", rel.Path(), rel.Hardware, d.ID)
 		}
 	}
+	if err := s.allowed(ctx, rel.Path(), devices); err != nil {
+		return nil, err
+	}
 	now := s.Now()
 	r, members := New(spec, devices, actor, now)
 	if err := s.expect(ctx, members, now); err != nil {
@@ -257,6 +266,31 @@ func (s *Service) Create(ctx context.Context, spec fleet.Spec, actor string) (*f
 	}
 	s.Wake()
 	return r, nil
+}
+
+// allowed refuses a release that is kept from the class of one of the devices.
+func (s *Service) allowed(ctx context.Context, path string, devices []*fleet.Device) error {
+	qs, err := s.Store.Quarantines(ctx, path, false)
+	if err != nil {
+		return err
+	}
+	for _, q := range qs {
+		for _, d := range devices {
+			if q.Holds(d.Class()) {
+				return fleet.ErrQuarantined.With("%s is in quarantine %s on %s since %s, %s: %s", path, q.ID, cmp.Or(q.Class, "every class"), q.Since.Format(time.DateTime), q.Code, q.Reason)
+			}
+		}
+	}
+	return nil
+}
+
+// Release lets a release out of quarantine; the reason is kept.
+func (s *Service) Release(ctx context.Context, id, reason, actor string) error {
+	if strings.TrimSpace(reason) == "" {
+		return fleet.ErrBadRequest.With("reason: say why the release may go out again")
+	}
+	now := s.Now()
+	return s.Store.ReleaseQuarantine(ctx, id, fleet.Audit{ID: fleet.NewID(fleet.PrefixAudit, now), At: now, Actor: actor, Act: "quarantine.release", Object: id, Detail: reason})
 }
 
 // learnFrom is how far back the hours of devices are looked at.

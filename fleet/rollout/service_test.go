@@ -3,6 +3,7 @@ package rollout_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -217,4 +218,54 @@ func ids(rs []fleet.Rollout) (out []string) {
 		out = append(out, r.ID)
 	}
 	return out
+}
+
+// TestQuarantine: a release on which a gate failed is kept from the hardware class
+// that refused it until a person lets it go, with a reason.
+func TestQuarantine(t *testing.T) {
+	r := newRig(t, map[string]int{"pi5": 3, "pi4": 3})
+	ro := r.run(r.create("1.1.0", fleet.StageSpec{Percent: 100}).ID, func(device, path string) string {
+		if strings.HasPrefix(device, "pi5") && strings.HasSuffix(path, "1.1.0") {
+			return "prove.golden"
+		}
+		return ""
+	})
+	if ro.Status != fleet.RolloutHalted {
+		t.Fatal(ro.Status)
+	}
+	again := func(selector string) error {
+		_, err := r.service.Create(t.Context(), fleet.Spec{Model: "digits", Version: "1.1.0", Channel: "production", Selector: selector}, "me")
+		return err
+	}
+	if err := again(""); !errors.Is(err, fleet.ErrQuarantined) || !strings.Contains(err.Error(), "pi5") || !strings.Contains(err.Error(), "gate.prove") {
+		t.Fatalf("to all: %v", err)
+	}
+	qs, err := r.db.Quarantines(t.Context(), "", false)
+	must(t, err)
+	if len(qs) != 1 || qs[0].Class != "pi5" || qs[0].Rollout != ro.ID {
+		t.Fatalf("%+v", qs)
+	}
+	if err := r.service.Release(t.Context(), qs[0].ID, "  ", "me"); !errors.Is(err, fleet.ErrBadRequest) {
+		t.Errorf("without a reason: %v", err)
+	}
+	must(t, again("class=pi4"))
+	must(t, r.service.Release(t.Context(), qs[0].ID, "the bench was dark", "me"))
+	must(t, again("class=pi5"))
+	audit, err := r.db.Audit(t.Context(), qs[0].ID, "", 9)
+	must(t, err)
+	if len(audit) != 1 || audit[0].Detail != "the bench was dark" {
+		t.Errorf("%+v", audit)
+	}
+}
+
+// TestWhatIsNoQuarantine: what may be the fault of devices keeps nothing away.
+func TestWhatIsNoQuarantine(t *testing.T) {
+	r := newRig(t, map[string]int{"pi5": 6})
+	ro := r.run(r.create("1.1.0", fleet.StageSpec{Percent: 100}).ID, func(string, string) string { return "install.disk" })
+	if ro.Code != "gate.install" {
+		t.Fatal(ro.Code)
+	}
+	if qs, err := r.db.Quarantines(t.Context(), "", true); err != nil || len(qs) != 0 {
+		t.Errorf("%+v, %v", qs, err)
+	}
 }

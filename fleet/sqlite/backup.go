@@ -13,6 +13,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/acks"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/captures"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/evaluations"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/quarantine"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/samples"
 )
 
@@ -91,5 +92,5 @@ func OpenReader(ctx context.Context, file string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return &DB{r: r, Table: samples.Table{R: r}, Rows: captures.Rows{R: r}, Ledger: acks.Ledger{R: r}, Evaluations: evaluations.Evaluations{R: r}}, nil
+	return &DB{r: r, Table: samples.Table{R: r}, Rows: captures.Rows{R: r}, Ledger: acks.Ledger{R: r}, Evaluations: evaluations.Evaluations{R: r}, List: quarantine.List{R: r}}, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/evaluations"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/quarantine"
 )
 
 const rolloutColumns = `id, spec, status, code, reason, stage, devices, created, by, changed, finished`
@@ -193,6 +194,11 @@ func (db *DB) CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, 
 		}
 		if err := evaluations.Insert(ctx, tx, c.Evaluations); err != nil {
 			return err
+		}
+		if c.Quarantine != nil {
+			if err := quarantine.Insert(ctx, tx, c.Quarantine); err != nil {
+				return err
+			}
 		}
 		if c.Change != nil {
 			if err := changeWish(ctx, tx, c, now, sign); err != nil {

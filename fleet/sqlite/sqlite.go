@@ -23,6 +23,7 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/acks"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/captures"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/evaluations"
+	"github.com/dunlin-edge/dunlin/fleet/sqlite/quarantine"
 	"github.com/dunlin-edge/dunlin/fleet/sqlite/samples"
 )
 
@@ -36,6 +37,7 @@ type DB struct {
 	captures.Rows
 	acks.Ledger
 	evaluations.Evaluations
+	quarantine.List
 }
 
 // uri is a path as SQLite reads it: a '#' or a '?' in it is part of the name.
@@ -59,7 +61,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	r.SetMaxOpenConns(4)
-	return &DB{w, r, samples.Table{W: w, R: r}, captures.Rows{W: w, R: r}, acks.Ledger{W: w, R: r}, evaluations.Evaluations{W: w, R: r}}, nil
+	return &DB{w, r, samples.Table{W: w, R: r}, captures.Rows{W: w, R: r}, acks.Ledger{W: w, R: r}, evaluations.Evaluations{W: w, R: r}, quarantine.List{W: w, R: r}}, nil
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {

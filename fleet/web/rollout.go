@@ -20,6 +20,27 @@ func (a *api) rolloutRoutes() {
 	route(a, post("/v1/rollouts/{id}/resume", "resume-rollout", "Let a paused rollout go on"), fleet.RoleOperator, a.steer(a.Rollouts.Resume))
 	route(a, post("/v1/rollouts/{id}/abort", "abort-rollout", "End a rollout; devices that are not good yet get their former wish back"), fleet.RoleOperator, a.steer(a.Rollouts.Abort))
 	route(a, post("/v1/rollouts/{id}/revert", "revert-rollout", "Give every device that a rollout has changed back what it had before"), fleet.RoleOperator, a.steer(a.Rollouts.Revert))
+	route(a, get("/v1/quarantines", "list-quarantines", "List releases that are kept from devices since a gate failed"), fleet.RoleViewer, a.listQuarantines)
+	route(a, post("/v1/quarantines/{id}/release", "release-quarantine", "Let a release out of quarantine"), fleet.RoleOperator, a.releaseQuarantine)
+}
+
+func (a *api) listQuarantines(ctx context.Context, in *struct {
+	Path     string `query:"path" doc:"of a release"`
+	Released bool   `query:"released" doc:"also those that were let go"`
+}) (*page[fleet.Quarantine], error) {
+	qs, err := a.Store.Quarantines(ctx, in.Path, in.Released)
+	if err != nil {
+		return nil, err
+	}
+	return paged(qs, 0, nil), nil
+}
+
+func (a *api) releaseQuarantine(ctx context.Context, in *steering) (*struct{}, error) {
+	reason := ""
+	if in.Body != nil {
+		reason = in.Body.Reason
+	}
+	return nil, a.Rollouts.Release(ctx, in.ID, reason, actor(ctx))
 }
 
 type newRollout struct {

@@ -43,6 +43,7 @@ type Store interface {
 	// Tallies counts the members of all these rollouts at once.
 	Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error)
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
+	Quarantines(ctx context.Context, path string, released bool) ([]fleet.Quarantine, error)
 	NewestEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
 	Events(ctx context.Context, device, after string, limit int) ([]fleet.Event, error)
 	Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error)
@@ -56,6 +57,7 @@ type Rollouts interface {
 	Resume(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
 	Abort(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
 	Revert(ctx context.Context, id, reason, actor string) (*fleet.Rollout, error)
+	Release(ctx context.Context, quarantine, reason, actor string) error
 }
 
 // Enrolment lets devices in.

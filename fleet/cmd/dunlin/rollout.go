@@ -89,7 +89,7 @@ func (s *stageView) state(over bool) string {
 
 func (c *cli) rolloutCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "rollout", Short: "Change many devices in stages, and stop by itself"}
-	cmd.AddCommand(c.rolloutCreateCmd(), c.rolloutListCmd(), c.rolloutShowCmd(), c.rolloutWatchCmd(),
+	cmd.AddCommand(c.rolloutCreateCmd(), c.rolloutListCmd(), c.rolloutShowCmd(), c.rolloutWatchCmd(), c.quarantinesCmd(), c.releaseCmd(),
 		c.rolloutSteerCmd("pause", "Pause a running rollout"), c.rolloutSteerCmd("resume", "Let a paused rollout go on"),
 		c.rolloutSteerCmd("abort", "End a rollout; devices that are not good yet get their former wish back"),
 		c.rolloutSteerCmd("revert", "Give every device that a rollout has changed back what it had before"))

@@ -22,7 +22,7 @@ func planned(model string, n int, devices ...string) (*fleet.Rollout, []fleet.Me
 	}
 	var ms []fleet.Member
 	for i, d := range devices {
-		ms = append(ms, fleet.Member{Rollout: r.ID, Device: d, Stratum: "arm64", Order: i, Stage: min(i, 1), Control: i == len(devices)-1})
+		ms = append(ms, fleet.Member{Rollout: r.ID, Device: d, Stratum: "arm64", Order: i, Stage: min(i, 1), Control: i == len(devices)-1, Hours: fleet.DayHours(uint32(i))})
 	}
 	return r, ms
 }
@@ -60,7 +60,7 @@ func rollouts(s *suite) {
 	later, _ := s.running("other", 2, "a")
 	e := s.epoch()
 	want.Stage, want.Changed = 1, start.Add(time.Minute)
-	want.Stages[0] = fleet.Stage{Index: 0, Target: 1, Started: start, Baking: start.Add(time.Second), Passed: start.Add(time.Minute)}
+	want.Stages[0] = fleet.Stage{Index: 0, Target: 1, Started: start, Baking: start.Add(time.Second), Passed: start.Add(time.Minute), Held: start.Add(30 * time.Second)}
 	ms[0].Assigned, ms[0].Acked, ms[0].Settled, ms[0].Undone = start, start.Add(1e9), start.Add(2e9), start.Add(3e9)
 	ms[0].Back = true // no wish is newer than what the device knows
 	ms[0].Outcome, ms[0].Code, ms[0].Reason, ms[0].Answered = fleet.OutcomeFailed, "prove.golden", "it is wrong", 1<<63+1

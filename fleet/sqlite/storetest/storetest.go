@@ -87,6 +87,10 @@ type Rollouts interface {
 	Tallies(ctx context.Context, rollouts []string) (map[string][]fleet.Tally, error)
 	SettleMembers(ctx context.Context, device string, change func([]fleet.Member) []fleet.Member) error
 	GateEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
+	NewestEvaluations(ctx context.Context, rollout string) ([]fleet.GateEvaluation, error)
+	AddEvaluations(ctx context.Context, epoch int64, gs []fleet.GateEvaluation) error
+	Quarantines(ctx context.Context, path string, released bool) ([]fleet.Quarantine, error)
+	ReleaseQuarantine(ctx context.Context, id string, a fleet.Audit) error
 	Wish(ctx context.Context, device string) (*fleet.Wish, error)
 	Resign(ctx context.Context, device string, sign func(*fleet.Wish) ([]fleet.MetaRow, error)) error
 	Lease(ctx context.Context, name, holder string, ttl time.Duration, now time.Time) (epoch int64, ok bool, err error)
@@ -104,6 +108,8 @@ type Records interface {
 	Events(ctx context.Context, device, after string, limit int) ([]fleet.Event, error)
 	Samples(ctx context.Context, device string, since int64, limit int) ([]fleet.Sample, error)
 	ModelSamples(ctx context.Context, model string, since int64, each func(*fleet.Sample) error) error
+	SamplesOf(ctx context.Context, model string, devices []string, since int64, each func(*fleet.Sample) error) error
+	DaysOn(ctx context.Context, devices []string, since, now int64) (map[string]fleet.DaysOn, error)
 	Audit(ctx context.Context, object, after string, limit int) ([]fleet.Audit, error)
 	AddAudit(ctx context.Context, a fleet.Audit) error
 }
@@ -140,6 +146,11 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 		{"stale changes of the catalog", stale},
 		{"releases", releases},
 		{"rollouts come back as they were", rollouts},
+		{"evaluations that say nothing new", evaluations},
+		{"quarantines", quarantines},
+		{"a rollout is taken back", reverted},
+		{"samples of some devices", samplesOf},
+		{"hours in which devices are on", daysOn},
 		{"overlapping rollouts", overlap},
 		{"steering", steering},
 		{"a commit is all or nothing", commit},
