@@ -19,73 +19,9 @@ import (
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/rolloutview"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
 )
-
-// rolloutView is what the API tells of a rollout.
-type rolloutView struct {
-	ID      string     `json:"id"`
-	Spec    fleet.Spec `json:"spec"`
-	Status  string     `json:"status"`
-	Code    string     `json:"code,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
-	Waiting string     `json:"waiting,omitempty"`
-	Stage   int        `json:"stage"`
-	Devices int        `json:"devices"`
-	Counts  struct {
-		Waiting  int `json:"waiting"`
-		Assigned int `json:"assigned"`
-		Working  int `json:"working"`
-		Good     int `json:"good"`
-		Failed   int `json:"failed"`
-		Silent   int `json:"silent"`
-		Hit      int `json:"hit"`
-		Back     int `json:"back"`
-		Gone     int `json:"gone"`
-		Leaving  int `json:"leaving"`
-	} `json:"counts"`
-	Stages  []stageView         `json:"stages"`
-	Created time.Time           `json:"created"`
-	By      string              `json:"by"`
-	Gates   []fleet.GateReading `json:"gates,omitempty"`
-}
-
-type stageView struct {
-	Index   int        `json:"index"`
-	Control bool       `json:"control"`
-	Target  int        `json:"target"`
-	Good    int        `json:"good"`
-	Started *time.Time `json:"started,omitempty"`
-	Baking  *time.Time `json:"baking,omitempty"`
-	Passed  *time.Time `json:"passed,omitempty"`
-	Held    *time.Time `json:"held,omitempty"`
-}
-
-func (s *stageView) name() string {
-	if s.Control {
-		return "control"
-	}
-	return fmt.Sprintf("stage %d", s.Index+1)
-}
-
-// state of a stage of a rollout that is over, or not.
-func (s *stageView) state(over bool) string {
-	switch {
-	case s.Passed != nil && s.Held != nil:
-		return "passed by a person"
-	case s.Passed != nil:
-		return "passed"
-	case s.Started != nil && over:
-		return "stopped"
-	case s.Held != nil:
-		return "held"
-	case s.Baking != nil:
-		return "bakes"
-	case s.Started != nil:
-		return "runs"
-	}
-	return "waiting"
-}
 
 func (c *cli) rolloutCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "rollout", Short: "Change many devices in stages, and stop by itself"}
@@ -117,7 +53,7 @@ func (c *cli) rolloutCreateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var r rolloutView
+			var r rolloutview.View
 			if err := api.Create(cmd.Context(), "/v1/rollouts", key, spec, &r); err != nil {
 				return err
 			}
@@ -219,32 +155,18 @@ func (c *cli) rolloutListCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List rollouts, the newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rs, err := all[rolloutView](cmd.Context(), c, "/v1/rollouts", url.Values{})
+			rs, err := all[rolloutview.View](cmd.Context(), c, "/v1/rollouts", url.Values{})
 			if err != nil {
 				return err
 			}
 			return c.print(rs, func(w io.Writer) {
 				fmt.Fprintln(w, "ROLLOUT\tRELEASE\tSTATUS\tSTAGE\tGOOD\tFAILED\tAGE\tWHY")
 				for _, r := range rs {
-					fmt.Fprintf(w, "%s\t%s@%s\t%s\t%s\t%d of %d\t%d\t%s\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Status, r.stage(), r.Counts.Good, r.Devices, r.Counts.Failed, say.Age(time.Since(r.Created)), say.Dash(r.why()))
+					fmt.Fprintf(w, "%s\t%s@%s\t%s\t%s\t%d of %d\t%d\t%s\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Status, r.StageName(), r.Counts.Good, r.Devices, r.Counts.Failed, say.Age(time.Since(r.Created)), say.Dash(r.Why()))
 				}
 			})
 		},
 	}
-}
-
-func (r *rolloutView) stage() string {
-	if r.Stage == len(r.Stages)-1 {
-		return "control"
-	}
-	return fmt.Sprintf("%d of %d", r.Stage+1, len(r.Stages)-1)
-}
-
-func (r *rolloutView) why() string {
-	if r.Reason != "" {
-		return say.Plain(r.Reason)
-	}
-	return say.Plain(r.Waiting)
 }
 
 func (c *cli) rolloutShowCmd() *cobra.Command {
@@ -255,7 +177,7 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var r rolloutView
+			var r rolloutview.View
 			path := "/v1/rollouts/" + url.PathEscape(args[0])
 			if err := api.Call(cmd.Context(), http.MethodGet, path, nil, &r); err != nil {
 				return err
@@ -276,11 +198,11 @@ func (c *cli) rolloutShowCmd() *cobra.Command {
 				return err
 			}
 			return c.print(map[string]any{"rollout": r, "members": ms}, func(w io.Writer) {
-				fmt.Fprintf(w, "rollout\t%s\nrelease\t%s@%s in %s\nto\t%s\nstatus\t%s\nwhy\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Spec.Channel, say.Dash(r.Spec.Selector), r.Status, say.Dash(r.why()))
+				fmt.Fprintf(w, "rollout\t%s\nrelease\t%s@%s in %s\nto\t%s\nstatus\t%s\nwhy\t%s\n", r.ID, r.Spec.Model, r.Spec.Version, r.Spec.Channel, say.Dash(r.Spec.Selector), r.Status, say.Dash(r.Why()))
 				for _, st := range r.Stages {
-					fmt.Fprintf(w, "%s\t%d of %d good\t%s\n", st.name(), st.Good, st.Target, st.state(r.over()))
+					fmt.Fprintf(w, "%s\t%d of %d good\t%s\n", st.Name(), st.Good, st.Target, st.State(r.Over()))
 				}
-				r.printGates(w)
+				r.PrintGates(w)
 				fmt.Fprintln(w, "\nDEVICE\tCLASS\tSTAGE\tOUTCOME\tWHY")
 				for _, m := range ms {
 					outcome := say.Dash(m.Outcome)
@@ -319,19 +241,19 @@ func (c *cli) watch(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	var last rolloutView
+	var last rolloutview.View
 	printed := ""
 	for tries := 0; ; tries++ {
 		err := api.Events(ctx, "/v1/rollouts/"+url.PathEscape(id)+"/watch", func(data []byte) error {
 			tries = 0
-			last = rolloutView{}
+			last = rolloutview.View{}
 			if err := json.Unmarshal(data, &last); err != nil {
 				return fmt.Errorf("read the server's event: %w", err)
 			}
 			if c.screen(&last) {
 				return nil
 			}
-			if line := last.line(); line != printed {
+			if line := last.Line(); line != printed {
 				printed = line
 				c.printProgress(&last, line)
 			}
@@ -342,7 +264,7 @@ func (c *cli) watch(ctx context.Context, id string) error {
 			return exitError(exitInterrupted)
 		case last.Status == fleet.RolloutCompleted:
 			return nil
-		case last.over():
+		case last.Over():
 			return exitError(exitNotCompleted)
 		}
 		var refused *fleet.Error
@@ -358,37 +280,12 @@ func (c *cli) watch(ctx context.Context, id string) error {
 	}
 }
 
-func (c *cli) printProgress(r *rolloutView, line string) {
+func (c *cli) printProgress(r *rolloutview.View, line string) {
 	if c.output == "json" {
 		json.NewEncoder(c.out).Encode(r)
 		return
 	}
 	fmt.Fprintf(c.out, "%s  %s\n", time.Now().Format(time.TimeOnly), line)
-}
-
-// line is the rollout in one line.
-func (r *rolloutView) line() string {
-	s := fmt.Sprintf("%s, stage %s: %d of %d good", r.Status, r.stage(), r.Counts.Good, r.Devices)
-	for _, x := range []struct {
-		n    int
-		what string
-	}{{r.Counts.Working, "at work"}, {r.Counts.Assigned, "assigned"}, {r.Counts.Failed, "failed"}, {r.Counts.Silent, "silent"}, {r.Counts.Leaving, "on the way back"}, {r.Counts.Back, "taken back"}, {r.Counts.Gone, "gone"}} {
-		if x.n > 0 {
-			s += fmt.Sprintf(", %d %s", x.n, x.what)
-		}
-	}
-	switch {
-	case r.Reason != "":
-		s += "; " + say.Plain(r.Reason)
-	case strings.HasPrefix(r.Waiting, "bakes"), r.Status == fleet.RolloutReverting:
-		s += "; " + say.Plain(r.Waiting)
-	}
-	return s
-}
-
-// over tells whether the rollout has ended before its time.
-func (r *rolloutView) over() bool {
-	return r.Status == fleet.RolloutHalted || r.Status == fleet.RolloutAborted || r.Status == fleet.RolloutReverted
 }
 
 // settle follows an aborted rollout until every device that was at work has
@@ -397,11 +294,11 @@ func (c *cli) settle(ctx context.Context, api remote.API, id string) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for printed := ""; ; {
-		var r rolloutView
+		var r rolloutview.View
 		if err := api.Call(ctx, http.MethodGet, "/v1/rollouts/"+url.PathEscape(id), nil, &r); err != nil {
 			return err
 		}
-		if line := r.line(); line != printed {
+		if line := r.Line(); line != printed {
 			printed = line
 			c.printProgress(&r, line)
 		}
@@ -426,7 +323,7 @@ func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var r rolloutView
+			var r rolloutview.View
 			if err := api.Call(cmd.Context(), http.MethodPost, "/v1/rollouts/"+url.PathEscape(args[0])+"/"+verb, map[string]string{"reason": reason}, &r); err != nil {
 				return err
 			}
@@ -438,7 +335,7 @@ func (c *cli) rolloutSteerCmd(verb, short string) *cobra.Command {
 			case wait:
 				return c.watch(cmd.Context(), args[0])
 			}
-			return c.print(r, func(w io.Writer) { fmt.Fprintf(w, "%s\t%s\n", r.ID, r.line()) })
+			return c.print(r, func(w io.Writer) { fmt.Fprintf(w, "%s\t%s\n", r.ID, r.Line()) })
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit")
