@@ -223,7 +223,7 @@ func (s *server) serveAPI(ctx context.Context, l net.Listener) error {
 	h := web.New(web.Config{
 		Store: s.db, Rollouts: watched{s.rollouts, s.hub}, Enrolment: s.enrol, Retire: s.director.Retire, Catalog: catalog.JSON{Service: s.catalog}, Blobs: s.blobs, Lockboxes: s.lockboxes(), Alarms: s.alarms, Captures: s.captures, Truth: &truth.Service{Store: s.db, Now: time.Now},
 		Drift:      &drift.Service{Store: s.db, Blobs: s.blobs, Now: time.Now},
-		OnlineKeys: s.onlineJSON, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting, Reading: rollout.Reading,
+		OnlineKeys: s.onlineJSON, CA: func() []byte { return enroll.Certs(s.standing().CAs) }, Waiting: rollout.Waiting, Reading: rollout.Reading, Why: (&rollout.Asker{Store: s.db, Now: time.Now}).Why,
 		Revoked: s.ended, Watch: s.hub.watch, Now: time.Now, Version: fleet.Version, Log: s.log,
 	})
 	var handlers sync.WaitGroup

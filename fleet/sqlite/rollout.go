@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -131,6 +132,15 @@ func (db *DB) Rollouts(ctx context.Context, status, after string, limit int) ([]
 func (db *DB) OpenRollouts(ctx context.Context) ([]fleet.Rollout, error) {
 	return db.rollouts(ctx, `WHERE status IN (?, ?) OR status IN (?, ?) AND EXISTS (SELECT 1 FROM members m WHERE m.rollout = rollouts.id AND m.assigned != 0 AND m.outcome != ? AND m.undone = 0) ORDER BY id`,
 		fleet.RolloutRunning, fleet.RolloutReverting, fleet.RolloutHalted, fleet.RolloutAborted, fleet.OutcomeGood)
+}
+
+// NewestRollout of a model that a device is in; ErrRolloutUnknown when none is.
+func (db *DB) NewestRollout(ctx context.Context, device, model string) (*fleet.Rollout, error) {
+	rs, err := db.rollouts(ctx, `WHERE model = ? AND id IN (SELECT rollout FROM members WHERE device = ?) ORDER BY id DESC LIMIT 1`, model, device)
+	if len(rs) == 0 {
+		return nil, cmp.Or(err, error(fleet.ErrRolloutUnknown.With("no rollout of %s includes %s", model, device)))
+	}
+	return &rs[0], nil
 }
 
 // DeviceRollouts lists the running and paused rollouts that a device is in.

@@ -51,9 +51,21 @@ type Paging struct {
 func (a *api) deviceRoutes() {
 	route(a, get("/v1/devices", "list-devices", "List devices"), fleet.RoleViewer, a.listDevices)
 	route(a, get("/v1/devices/{id}", "get-device", "Show a device with its wish"), fleet.RoleViewer, a.getDevice)
+	route(a, get("/v1/devices/{id}/why", "why-device", "Say what keeps a device from running something else"), fleet.RoleViewer, a.why)
 	route(a, get("/v1/devices/{id}/events", "list-device-events", "List what happened on a device"), fleet.RoleViewer, a.listEvents)
 	route(a, get("/v1/devices/{id}/samples", "list-device-samples", "List a device's measurements"), fleet.RoleViewer, a.listSamples)
 	route(a, huma.Operation{OperationID: "label-device", Method: http.MethodPatch, Path: "/v1/devices/{id}/labels", Summary: "Set and remove labels"}, fleet.RoleOperator, a.label)
+}
+
+func (a *api) why(ctx context.Context, in *struct {
+	ByID
+	Model string `query:"model" maxLength:"64" doc:"none: every model that it serves or shall serve"`
+}) (*page[fleet.Why], error) {
+	ws, err := a.Why(ctx, in.ID, in.Model)
+	if err != nil {
+		return nil, err
+	}
+	return paged(ws, 0, nil), nil
 }
 
 func (a *api) listDevices(ctx context.Context, in *struct {

@@ -62,6 +62,7 @@ var wantRoles = map[string]string{
 	"POST /v1/rollouts/{id}/resume":     fleet.RoleOperator,
 	"POST /v1/rollouts/{id}/abort":      fleet.RoleOperator,
 	"POST /v1/rollouts/{id}/revert":     fleet.RoleOperator,
+	"GET /v1/devices/{id}/why":          fleet.RoleViewer,
 	"GET /v1/quarantines":               fleet.RoleViewer,
 	"POST /v1/quarantines/{id}/release": fleet.RoleOperator,
 

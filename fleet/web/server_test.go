@@ -165,6 +165,9 @@ func newServer(t testing.TB) *server {
 		Captures:   &capture.Service{Store: db, Blobs: captured, Poke: func([]string) {}, Now: now, Log: log},
 		OnlineKeys: func() []byte { return online }, CA: ca.Cert,
 		Waiting: func(*fleet.Rollout, []fleet.Tally, time.Time) string { return "" },
+		Why: func(_ context.Context, device, model string) ([]fleet.Why, error) {
+			return []fleet.Why{{Device: device, Model: model}}, nil
+		},
 		Reading: func(x fleet.GateEvaluation) (fleet.GateReading, error) {
 			return fleet.GateReading{Gate: x.Gate, Stage: x.Stage, At: x.At, Verdict: x.Verdict}, nil
 		},

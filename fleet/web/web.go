@@ -109,6 +109,8 @@ type Config struct {
 	CA func() []byte
 	// Waiting says what a rollout waits for.
 	Waiting func(*fleet.Rollout, []fleet.Tally, time.Time) string
+	// Why says what keeps a device from changing.
+	Why func(ctx context.Context, device, model string) ([]fleet.Why, error)
 	// Reading puts an evaluation of a gate into words.
 	Reading func(fleet.GateEvaluation) (fleet.GateReading, error)
 	// Retire ends a device for good.

@@ -77,7 +77,7 @@ var allowed = map[string][]string{
 	"fleet/upkeep":           {"fleet", "fleet/alarm", "fleet/catalog", "fleet/director"},
 	"fleet/fleetd":           {"fleet", "fleet/*", "shared/*"},
 	"fleet/cmd/dunlin-fleet": {"fleet/fleetd", "fleet"},
-	"fleet/cmd/dunlin":       {"fleet/amend", "fleet/offline", "fleet/pack", "fleet/kms", "fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
+	"fleet/cmd/dunlin":       {"fleet/rollout/sim", "fleet/amend", "fleet/offline", "fleet/pack", "fleet/kms", "fleet/publish", "fleet/modelsig", "fleet/lockbox", "fleet", "fleet/web", "shared/bundle", "shared/tflite", "shared/wire"},
 
 	"testbed": {"agent", "agent/*", "fleet", "fleet/*", "shared/*"},
 }

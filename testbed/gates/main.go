@@ -6,10 +6,8 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/dunlin-edge/dunlin/fleet"
 	"github.com/dunlin-edge/dunlin/fleet/rollout/sim"
@@ -54,29 +52,9 @@ func (p *printer) fleets() (out []int) {
 	return out
 }
 
-// runs carries out the seeds of one cell, as many at a time as there are processors.
+// runs carries out the seeds of one cell.
 func (p *printer) runs(config func(seed uint64) sim.Config) []sim.Result {
-	out := slices.Repeat([]sim.Result{{}}, p.seeds)
-	next := queue(p.seeds)
-	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for i := range next {
-				out[i] = sim.Run(config(p.first + uint64(i)))
-			}
-		})
-	}
-	wg.Wait()
-	return out
-}
-
-func queue(n int) <-chan int {
-	c := make(chan int, n)
-	for i := range n {
-		c <- i
-	}
-	close(c)
-	return c
+	return sim.Many(p.seeds, func(i int) sim.Config { return config(p.first + uint64(i)) })
 }
 
 func (p *printer) skip(name string) bool { return !strings.Contains(name, p.only) }

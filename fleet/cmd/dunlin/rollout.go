@@ -21,11 +21,12 @@ import (
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/remote"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/rolloutview"
 	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/say"
+	"github.com/dunlin-edge/dunlin/fleet/cmd/dunlin/simulate"
 )
 
 func (c *cli) rolloutCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "rollout", Short: "Change many devices in stages, and stop by itself"}
-	cmd.AddCommand(c.rolloutCreateCmd(), c.rolloutListCmd(), c.rolloutShowCmd(), c.rolloutWatchCmd(), c.quarantinesCmd(), c.releaseCmd(),
+	cmd.AddCommand(c.rolloutCreateCmd(), c.rolloutListCmd(), c.rolloutShowCmd(), c.rolloutWatchCmd(), c.quarantinesCmd(), c.releaseCmd(), (&simulate.Commands{Print: c.print, Read: readSpec}).Command(),
 		c.rolloutSteerCmd("pause", "Pause a running rollout"), c.rolloutSteerCmd("resume", "Let a paused rollout go on"),
 		c.rolloutSteerCmd("abort", "End a rollout; devices that are not good yet get their former wish back"),
 		c.rolloutSteerCmd("revert", "Give every device that a rollout has changed back what it had before"))

@@ -52,7 +52,7 @@ func newOperated(t *testing.T, devices ...string) *operated {
 	o := &operated{t: t, db: db}
 	api := web.New(web.Config{
 		Store: db, Enrolment: struct{ web.Enrolment }{}, Catalog: struct{ web.Catalog }{},
-		Rollouts: &rollout.Service{Store: db, Now: time.Now, Wake: func() {}}, Waiting: rollout.Waiting, Reading: rollout.Reading,
+		Rollouts: &rollout.Service{Store: db, Now: time.Now, Wake: func() {}}, Waiting: rollout.Waiting, Reading: rollout.Reading, Why: (&rollout.Asker{Store: db, Now: time.Now}).Why,
 		Now: time.Now, Version: "test", Log: slog.New(slog.DiscardHandler),
 	})
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -89,10 +89,23 @@ func (w *world) draw() {
 
 func (w *world) begin(timing gate.Timing) {
 	control := w.config.Control
-	spec := fleet.Spec{Model: "digits", Version: "1.2.0", Channel: "production", Control: &control, Longest: fleet.Duration(w.config.Longest)}
+	spec := w.config.Spec
+	if spec.Control == nil {
+		spec.Control = &control
+	}
+	names := gate.Default
+	if spec.Gates != nil && spec.Gates.Use != nil {
+		names = spec.Gates.Use
+	}
 	w.rollout, w.members = rollout.Arrange(fmt.Sprint(w.config.Seed), spec, w.devices(), "sim", w.now)
-	for i, name := range gate.Default {
-		w.specs = append(w.specs, gate.Known[name])
+	for i, name := range names {
+		x := gate.Known[name]
+		if spec.Gates != nil {
+			if b, ok := spec.Gates.Expect[name]; ok {
+				x.Margin, x.Harm = b.Margin, b.Harm
+			}
+		}
+		w.specs = append(w.specs, x)
 		if name == gate.NameClasses {
 			for c := range answers {
 				w.specs[i].Classes = append(w.specs[i].Classes, c)

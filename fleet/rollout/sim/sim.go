@@ -14,9 +14,12 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/dunlin-edge/dunlin/fleet"
+	"github.com/dunlin-edge/dunlin/fleet/gate"
 )
 
 // Config of one simulated rollout.
@@ -33,7 +36,7 @@ type Config struct {
 	Failing  float64       // share of installs that fail for reasons of their own
 	Fault    Fault         //
 	Step     time.Duration // of what is drawn; the first look of a gate
-	Longest  time.Duration // of a stage; 0: the default
+	Spec     fleet.Spec    // stages, bakes, silence, waits and gates; zero values are the defaults
 	MaxHours int           // after which the run ends undecided
 }
 
@@ -81,6 +84,39 @@ type Result struct {
 	Hit      int           // of them, failed
 	Took     time.Duration // from the first change
 	Naive    Naive         // what simple rules said of the same data
+}
+
+// Simulated tells whether a gate has something to look at here.
+func Simulated(name string) bool {
+	switch gate.Known[name].Measure.Kind {
+	case gate.Errors, gate.Latency, gate.Class, gate.Score, gate.Memory:
+		return true
+	}
+	return false
+}
+
+// Many carries out runs, as many at a time as there are processors. The configuration
+// of each is asked for in order, by one at a time.
+func Many(runs int, config func(i int) Config) []Result {
+	type run struct {
+		i int
+		c Config
+	}
+	out, next := make([]Result, runs), make(chan run)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for r := range next {
+				out[r.i] = Run(r.c)
+			}
+		})
+	}
+	for i := range runs {
+		next <- run{i, config(i)}
+	}
+	close(next)
+	wg.Wait()
+	return out
 }
 
 // rng is one source of randomness, the same numbers for the same seed.

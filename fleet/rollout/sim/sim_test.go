@@ -9,10 +9,9 @@ import (
 )
 
 // many carries out seeds of a configuration and counts how they ended.
-func many(seeds int, make func(seed uint64) Config) (halted, held int, all []Result) {
-	for seed := range seeds {
-		r := Run(make(uint64(seed + 1)))
-		all = append(all, r)
+func many(seeds int, config func(seed uint64) Config) (halted, held int, all []Result) {
+	all = Many(seeds, func(i int) Config { return config(uint64(i + 1)) })
+	for _, r := range all {
 		switch r.Status {
 		case fleet.RolloutHalted:
 			halted++

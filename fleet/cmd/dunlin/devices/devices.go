@@ -97,7 +97,7 @@ type slotView struct {
 // Command returns 'dunlin device' with all of them.
 func (c *Commands) Command() *cobra.Command {
 	cmd := &cobra.Command{Use: "device", Short: "Enrol, list, label, replace and retire devices"}
-	cmd.AddCommand(c.listCmd(), c.showCmd(), c.labelCmd(), c.eventsCmd(), c.tokenCmd(), c.acceptCmd(), c.rejectCmd(), c.replaceCmd(), c.revokeCmd(), c.retireCmd())
+	cmd.AddCommand(c.listCmd(), c.showCmd(), c.labelCmd(), c.eventsCmd(), c.tokenCmd(), c.acceptCmd(), c.rejectCmd(), c.replaceCmd(), c.revokeCmd(), c.retireCmd(), c.whyCmd())
 	return cmd
 }
 
