@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,6 +127,7 @@ func (l *Loop) Step(ctx context.Context) (next time.Time, err error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("list rollouts: %w", err)
 	}
+	l.forget(open)
 	var errs []error
 	for i := range open {
 		at, err := l.advance(ctx, &open[i])
@@ -137,6 +139,16 @@ func (l *Loop) Step(ctx context.Context) (next time.Time, err error) {
 		}
 	}
 	return next, errors.Join(errs...)
+}
+
+// forget drops what was kept for the gates of rollouts that run no more.
+func (l *Loop) forget(open []fleet.Rollout) {
+	for id := range l.judged {
+		if !slices.ContainsFunc(open, func(r fleet.Rollout) bool { return r.ID == id && r.Status == fleet.RolloutRunning }) {
+			delete(l.judged, id)
+			l.Gates.Forget(id)
+		}
+	}
 }
 
 func (l *Loop) lease(ctx context.Context) (epoch int64, ok bool, err error) {
@@ -156,11 +168,17 @@ func (l *Loop) advance(ctx context.Context, r *fleet.Rollout) (time.Time, error)
 			return time.Time{}, err
 		}
 		f := Facts{Members: members}
-		again, err := l.ask(ctx, epoch, r, &f)
+		again, err := l.ask(ctx, epoch, r, &f, false)
 		if err != nil {
 			return time.Time{}, err
 		}
 		actions := Plan(r, f, l.Now())
+		if len(actions) > 0 && actions[0].endsStage() {
+			if _, err := l.ask(ctx, epoch, r, &f, true); err != nil {
+				return time.Time{}, err
+			}
+			actions = Plan(r, f, l.Now())
+		}
 		if len(actions) == 0 {
 			next := Next(r, members, l.Now())
 			if !again.IsZero() && (next.IsZero() || again.Before(next)) {
@@ -185,18 +203,14 @@ const asks = 4
 
 // ask puts into the facts what the behaviour gates say, and tells when they are to be
 // asked again; zero: not. Where they cannot be asked nothing is planned: a stage must
-// not pass for want of an answer.
-func (l *Loop) ask(ctx context.Context, epoch int64, r *fleet.Rollout, f *Facts) (again time.Time, err error) {
+// not pass for want of an answer, nor on an old one: fresh wants one of now.
+func (l *Loop) ask(ctx context.Context, epoch int64, r *fleet.Rollout, f *Facts, fresh bool) (again time.Time, err error) {
 	if l.Gates == nil || r.Status != fleet.RolloutRunning || r.Spec.Ungated() || !anyGood(f.Members) {
-		if r.Status != fleet.RolloutRunning && l.Gates != nil {
-			delete(l.judged, r.ID)
-			l.Gates.Forget(r.ID)
-		}
 		return time.Time{}, nil
 	}
 	now, j := l.Now(), l.judged[r.ID]
 	every := r.Spec.Look() / asks
-	if j.js == nil || j.stage != r.Stage || !now.Before(j.at.Add(every)) {
+	if j.js == nil || j.stage != r.Stage || fresh && now.After(j.at) || !now.Before(j.at.Add(every)) {
 		js, es, err := l.Gates.Judge(ctx, r, f.Members, now)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("gates of %s: %w", r.ID, err)

@@ -196,6 +196,11 @@ type Action struct {
 	Evaluations []fleet.GateEvaluation
 }
 
+// endsStage tells whether it is about what the gates said of a whole stage.
+func (a Action) endsStage() bool {
+	return a.Kind == PassStage || a.Kind == Complete || a.Kind == Widen || a.Kind == Hold
+}
+
 // Service creates and steers rollouts.
 type Service struct {
 	Store Store

@@ -169,14 +169,17 @@ func (db *DB) SetRolloutStatus(ctx context.Context, id string, from []string, to
 		if !slices.Contains(from, r.Status) {
 			return fleet.ErrRolloutState.With("rollout %s is %s", id, r.Status)
 		}
-		if reason == "" {
+		code := r.Code
+		if to == fleet.RolloutRunning { // what stopped it is the audit's
+			code = ""
+		} else if reason == "" {
 			reason = r.Reason
 		}
 		finished := millis(r.Finished)
 		if to == fleet.RolloutAborted {
 			finished = millis(a.At)
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE rollouts SET status = ?, reason = ?, changed = ?, finished = ? WHERE id = ?`, to, reason, millis(a.At), finished, id); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE rollouts SET status = ?, code = ?, reason = ?, changed = ?, finished = ? WHERE id = ?`, to, code, reason, millis(a.At), finished, id); err != nil {
 			return err
 		}
 		return addAudit(ctx, tx, a)
@@ -205,10 +208,8 @@ func (db *DB) CommitRollout(ctx context.Context, c fleet.Commit, now time.Time, 
 		if err := evaluations.Insert(ctx, tx, c.Evaluations); err != nil {
 			return err
 		}
-		if c.Quarantine != nil {
-			if err := quarantine.Insert(ctx, tx, c.Quarantine); err != nil {
-				return err
-			}
+		if err := quarantine.Insert(ctx, tx, c.Quarantine); err != nil {
+			return err
 		}
 		if c.Change != nil {
 			if err := changeWish(ctx, tx, c, now, sign); err != nil {

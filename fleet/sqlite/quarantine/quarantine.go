@@ -17,8 +17,12 @@ type List struct {
 	W, R *sql.DB
 }
 
-// Insert stores a quarantine in a transaction, unless the same one holds already.
+// Insert stores a quarantine in a transaction, unless it is nil or the same one holds
+// already.
 func Insert(ctx context.Context, tx *sql.Tx, q *fleet.Quarantine) error {
+	if q == nil {
+		return nil
+	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, path, class, rollout, code, reason, since)
  SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE NOT EXISTS (SELECT 1 FROM quarantines WHERE path = ?2 AND class = ?3 AND released = 0)`,
 		q.ID, q.Path, q.Class, q.Rollout, q.Code, q.Reason, q.Since.UnixMilli())
