@@ -150,7 +150,7 @@ func TestThePageOfGates(t *testing.T) {
 		code := strings.Replace(row[1], "*", "other", 1)
 		told[strings.TrimSuffix(row[1], "*")] = true
 		for _, g := range gates {
-			if g.outcome == fleet.OutcomeFailed && g.counts(fleet.Member{Outcome: fleet.OutcomeFailed, Code: code}) != (g.name == row[2]) {
+			if g.outcome == fleet.OutcomeFailed && g.counts(&fleet.Member{Outcome: fleet.OutcomeFailed, Code: code}) != (g.name == row[2]) {
 				t.Errorf("%s: the page says %s, gate %s thinks otherwise", row[1], row[2], g.name)
 			}
 		}

@@ -104,20 +104,20 @@ func evaluate(r *fleet.Rollout, members []fleet.Member, now time.Time) ([]fleet.
 	return all, failed
 }
 
-func settledInOrder(members []fleet.Member) []fleet.Member {
-	var done []fleet.Member
-	for _, m := range members {
-		if m.Outcome != "" {
-			done = append(done, m)
+func settledInOrder(members []fleet.Member) []*fleet.Member {
+	var done []*fleet.Member
+	for i := range members {
+		if members[i].Outcome != "" {
+			done = append(done, &members[i])
 		}
 	}
-	slices.SortFunc(done, func(a, b fleet.Member) int {
+	slices.SortFunc(done, func(a, b *fleet.Member) int {
 		return cmp.Or(a.Settled.Compare(b.Settled), cmp.Compare(a.Device, b.Device))
 	})
 	return done
 }
 
-func (g *outcomeGate) counts(m fleet.Member) bool {
+func (g *outcomeGate) counts(m *fleet.Member) bool {
 	if m.Outcome != g.outcome {
 		return false
 	}
@@ -143,7 +143,7 @@ func hasPrefix(code string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(code, p) })
 }
 
-func (g *outcomeGate) look(done []fleet.Member) Evidence {
+func (g *outcomeGate) look(done []*fleet.Member) Evidence {
 	e := Evidence{Settled: len(done), Tolerated: g.tolerated, Limit: g.limit, Strict: g.strict}
 	for i, m := range done {
 		if !g.counts(m) {

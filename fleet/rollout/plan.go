@@ -77,9 +77,9 @@ func Plan(r *fleet.Rollout, f Facts, now time.Time) []Action {
 // outcome: nothing is to be had from them.
 func present(members []fleet.Member) []fleet.Member {
 	out := make([]fleet.Member, 0, len(members))
-	for _, m := range members {
-		if !m.Revoked || m.Outcome != "" {
-			out = append(out, m)
+	for i := range members {
+		if m := &members[i]; !m.Revoked || m.Outcome != "" {
+			out = append(out, *m)
 		}
 	}
 	return out
@@ -93,10 +93,9 @@ func present(members []fleet.Member) []fleet.Member {
 func refill(r *fleet.Rollout, members []fleet.Member, now time.Time) []fleet.Member {
 	out := present(members)
 	for i := range out {
-		out[i].Late = late(r, out[i], now)
+		out[i].Late = late(r, &out[i], now)
 	}
-	intime := slices.DeleteFunc(slices.Clone(out), func(m fleet.Member) bool { return m.Late })
-	meant, here, next := reach(r.Stage, members), reach(r.Stage, intime), map[string]int{}
+	meant, here, next := reach(r.Stage, members), reach(r.Stage, out), map[string]int{}
 	for i, m := range out {
 		if _, ok := next[m.Stratum]; !ok && m.Stage > r.Stage && !m.Control {
 			next[m.Stratum] = i
@@ -114,13 +113,13 @@ func refill(r *fleet.Rollout, members []fleet.Member, now time.Time) []fleet.Mem
 	})
 }
 
-// reached tells whether a class has devices in a stage, and up to it.
+// reached tells whether a class has devices in a stage, and up to it, that are not late.
 type reached struct{ now, sofar bool }
 
 func reach(stage int, members []fleet.Member) map[string]reached {
 	out := map[string]reached{}
-	for _, m := range members {
-		if m.Stage <= stage {
+	for i := range members {
+		if m := &members[i]; m.Stage <= stage && !m.Late {
 			out[m.Stratum] = reached{now: m.Stage == stage || out[m.Stratum].now, sofar: true}
 		}
 	}
@@ -160,7 +159,7 @@ func Next(r *fleet.Rollout, members []fleet.Member, now time.Time) time.Time {
 		case waits(m):
 			sooner(silentAt(r, m))
 		case !m.Assigned.IsZero() && m.Outcome == "":
-			sooner(lateAt(r, m))
+			sooner(lateAt(r, &m))
 		}
 	}
 	return next
@@ -183,7 +182,7 @@ const lateAfter = 4
 
 // late tells whether a device has not acknowledged its assignment for so long, in
 // hours in which it is expected, that others go on without it. It joins when it comes.
-func late(r *fleet.Rollout, m fleet.Member, now time.Time) bool {
+func late(r *fleet.Rollout, m *fleet.Member, now time.Time) bool {
 	if m.Assigned.IsZero() || !m.Acked.IsZero() || m.Outcome != "" {
 		return false
 	}
@@ -191,7 +190,7 @@ func late(r *fleet.Rollout, m fleet.Member, now time.Time) bool {
 	return at.IsZero() || !now.Before(at)
 }
 
-func lateAt(r *fleet.Rollout, m fleet.Member) time.Time {
+func lateAt(r *fleet.Rollout, m *fleet.Member) time.Time {
 	return m.Hours.After(m.Assigned, lateAfter*time.Duration(r.Spec.Silence))
 }
 
@@ -262,33 +261,36 @@ func revertAtOnce(devices int) int { return max(10, devices/10) }
 
 // class is what is known of one hardware class.
 type class struct {
-	good, open int
-	held       bool // a failure or silence that no later success has answered
+	good, open        int
+	held              bool // a failure or silence that no later success has answered
+	lastBad, lastGood time.Time
 }
 
 func classes(members []fleet.Member) map[string]*class {
 	out := map[string]*class{}
-	lastBad, lastGood := map[string]time.Time{}, map[string]time.Time{}
-	for _, m := range members {
+	for i := range members {
+		m := &members[i]
 		c := out[m.Stratum]
 		if c == nil {
 			c = &class{}
 			out[m.Stratum] = c
 		}
-		switch {
-		case m.Outcome == fleet.OutcomeGood:
-			c.good++
-			lastGood[m.Stratum] = later(lastGood[m.Stratum], m.Settled)
-		case m.Outcome != "":
-			lastBad[m.Stratum] = later(lastBad[m.Stratum], m.Settled)
-		case !m.Assigned.IsZero() && !m.Late:
-			c.open++
-		}
-	}
-	for s, c := range out {
-		c.held = !lastBad[s].IsZero() && !lastGood[s].After(lastBad[s])
+		c.add(m)
 	}
 	return out
+}
+
+func (c *class) add(m *fleet.Member) {
+	switch {
+	case m.Outcome == fleet.OutcomeGood:
+		c.good++
+		c.lastGood = later(c.lastGood, m.Settled)
+	case m.Outcome != "":
+		c.lastBad = later(c.lastBad, m.Settled)
+	case !m.Assigned.IsZero() && !m.Late:
+		c.open++
+	}
+	c.held = !c.lastBad.IsZero() && !c.lastGood.After(c.lastBad)
 }
 
 func later(a, b time.Time) time.Time {

@@ -550,9 +550,22 @@ func (w *world) promises(t *rapid.T, was string, stage int) {
 	}
 }
 
-func BenchmarkPlan10000(b *testing.B) {
-	w := newWorld(spec(), devices(6000, 3000, 1000))
-	for b.Loop() {
-		Plan(w.r, Facts{w.members, w.judged}, w.now)
+// BenchmarkPlan is one plan in the middle of a rollout: half of the devices are good.
+func BenchmarkPlan(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			w := newWorld(spec(), devices(n*6/10, n*3/10, n/10))
+			w.r.Stage, w.r.Stages[4].Started = 4, start
+			for i := range w.members {
+				if m := &w.members[i]; i%2 == 0 && m.Stage <= 4 {
+					m.Assigned, m.Acked, m.Settled, m.Outcome = start, start, start, fleet.OutcomeGood
+				} else if m.Stage <= 4 {
+					m.Assigned, m.Acked, m.Heard = start, start, start
+				}
+			}
+			for b.Loop() {
+				Plan(w.r, Facts{w.members, w.judged}, w.now)
+			}
+		})
 	}
 }

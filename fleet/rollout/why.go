@@ -21,6 +21,8 @@ type Known struct {
 	Quarantines []fleet.Quarantine
 	Readings    []fleet.GateReading // newest of each gate of it
 	Now         time.Time
+
+	me *fleet.Member // the device's own
 }
 
 // Who can remove what stands in the way.
@@ -34,6 +36,12 @@ const (
 // Explain goes through every rule in order. It is pure.
 func Explain(k Known) fleet.Why {
 	w := fleet.Why{Device: k.Device.ID, Model: k.Model, Rules: []fleet.Rule{}}
+	for i := range k.Members {
+		if k.Members[i].Device == k.Device.ID {
+			k.me = &k.Members[i]
+			break
+		}
+	}
 	state := k.state()
 	if state != nil && state.Active != nil {
 		w.Runs = state.Active.Path
@@ -63,15 +71,6 @@ func (k *Known) state() *wire.ModelState {
 	for i := range k.Device.Models {
 		if k.Device.Models[i].Model == k.Model {
 			return &k.Device.Models[i]
-		}
-	}
-	return nil
-}
-
-func (k *Known) member() *fleet.Member {
-	for i := range k.Members {
-		if k.Members[i].Device == k.Device.ID {
-			return &k.Members[i]
 		}
 	}
 	return nil
@@ -111,7 +110,7 @@ func (k *Known) goes() fleet.Rule {
 	if r == nil {
 		return fleet.Rule{}
 	}
-	if m := k.member(); m != nil && !m.Assigned.IsZero() && m.Undone.IsZero() {
+	if m := k.me; m != nil && !m.Assigned.IsZero() && m.Undone.IsZero() {
 		return holds("status", "it had its turn; the rollout is %s", r.Status)
 	}
 	switch r.Status {
@@ -143,7 +142,7 @@ func (k *Known) free() fleet.Rule {
 }
 
 func (k *Known) turn() fleet.Rule {
-	r, m := k.Rollout, k.member()
+	r, m := k.Rollout, k.me
 	if r == nil || m == nil || !m.Assigned.IsZero() {
 		return fleet.Rule{}
 	}
@@ -160,7 +159,7 @@ func (k *Known) turn() fleet.Rule {
 // stageWaits says what the stage under way waits for.
 func (k *Known) stageWaits() string {
 	r := k.Rollout
-	said := Waiting(r, tallied(k.Members), k.Now)
+	said := Waiting(r, tallied(r, k.Members), k.Now)
 	var open []string
 	for _, g := range k.Readings {
 		if g.Verdict == fleet.GateNotYet && g.Decidable {
@@ -173,22 +172,35 @@ func (k *Known) stageWaits() string {
 	return said
 }
 
-func tallied(members []fleet.Member) []fleet.Tally {
-	out := make([]fleet.Tally, len(members))
-	for i, m := range members {
-		out[i] = fleet.Tally{Stage: m.Stage, Outcome: m.Outcome, Assigned: !m.Assigned.IsZero(), Acked: !m.Acked.IsZero(), Undone: !m.Undone.IsZero(), Back: m.Back, Revoked: m.Revoked, Devices: 1}
+// tallied counts the members that Waiting looks at.
+func tallied(r *fleet.Rollout, members []fleet.Member) []fleet.Tally {
+	counts := map[fleet.Tally]int{}
+	for i := range members {
+		if m := &members[i]; m.Stage <= r.Stage {
+			counts[fleet.Tally{Stage: m.Stage, Outcome: m.Outcome, Assigned: !m.Assigned.IsZero(), Acked: !m.Acked.IsZero(), Back: m.Back, Revoked: m.Revoked}]++
+		}
+	}
+	var out []fleet.Tally
+	for t, n := range counts {
+		t.Devices = n
+		out = append(out, t)
 	}
 	return out
 }
 
 func (k *Known) class() fleet.Rule {
-	r, m := k.Rollout, k.member()
+	r, m := k.Rollout, k.me
 	if r == nil || m == nil || !m.Assigned.IsZero() {
 		return fleet.Rule{}
 	}
-	c := classes(refill(r, k.Members, k.Now))[m.Stratum]
+	c := &class{}
+	for i := range k.Members {
+		if x := &k.Members[i]; x.Stratum == m.Stratum && (!x.Revoked || x.Outcome != "") && !late(r, x, k.Now) {
+			c.add(x)
+		}
+	}
 	switch {
-	case c == nil || c.open == 0:
+	case c.open == 0:
 		return holds("class", "no other %s is in its way", m.Stratum)
 	case c.held:
 		return blocks("class", whoTime, "one %s failed, and another one is tried before more are changed", m.Stratum)
@@ -199,7 +211,7 @@ func (k *Known) class() fleet.Rule {
 }
 
 func (k *Known) assigned() fleet.Rule {
-	m := k.member()
+	m := k.me
 	if k.Rollout == nil || m == nil {
 		return fleet.Rule{}
 	}
@@ -223,14 +235,14 @@ func (k *Known) heard() fleet.Rule {
 	if !k.Device.LastSeen.IsZero() {
 		since = "last seen " + k.Device.LastSeen.UTC().Format(time.DateTime)
 	}
-	if m := k.member(); m != nil && !m.Hours.Expected(k.Now) {
+	if m := k.me; m != nil && !m.Hours.Expected(k.Now) {
 		return blocks("heard", whoTime, "it is off, as usual at this hour (%s)", since)
 	}
 	return blocks("heard", whoDevice, "it is offline, %s", since)
 }
 
 func (k *Known) verdict() fleet.Rule {
-	st, m := k.state(), k.member()
+	st, m := k.state(), k.me
 	wished, ok := k.Wish.Item(k.Model)
 	switch {
 	case !ok:

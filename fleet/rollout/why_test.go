@@ -128,12 +128,12 @@ func TestWhyOfARealDevice(t *testing.T) {
 
 func BenchmarkWhy(b *testing.B) {
 	var ds []*fleet.Device
-	for i := range 10_000 {
+	for i := range 100_000 {
 		ds = append(ds, &fleet.Device{ID: strings.Repeat("d", i%7+1) + time.Duration(i).String(), Facts: map[string]string{"class": "pi5"}})
 	}
 	r, ms := rollout.Arrange("rol_1", fleet.Spec{Model: "digits", Version: "1.1.0", Channel: "production"}, ds, "me", begin)
 	r.Stage = 4
-	k := rollout.Known{Device: &fleet.Device{ID: ms[5000].Device, Status: fleet.DeviceActive}, Model: "digits", Wish: &fleet.Wish{}, Rollout: r, Members: ms, Now: begin}
+	k := rollout.Known{Device: &fleet.Device{ID: ms[50_000].Device, Status: fleet.DeviceActive}, Model: "digits", Wish: &fleet.Wish{}, Rollout: r, Members: ms, Now: begin}
 	for b.Loop() {
 		rollout.Explain(k)
 	}

@@ -342,7 +342,7 @@ func (f *fleet) rollout() ([]row, error) {
 	return rows, nil
 }
 
-var benchLine = regexp.MustCompile(`^Benchmark(Hop|Spawn/1\.1\.0|Switch|Refresh|Verify|Sign|Export)-\d+\s+\d+\s+([0-9.]+) ns/op(.*)$`)
+var benchLine = regexp.MustCompile(`^Benchmark(Hop|Spawn/1\.1\.0|Switch|Refresh|Verify|Sign|Export|Plan/100000|Why)-\d+\s+\d+\s+([0-9.]+) ns/op(.*)$`)
 
 var hopMetric = regexp.MustCompile(`([0-9.]+) hop-p50-us`)
 
@@ -382,6 +382,10 @@ func goBenchmarks(path string) ([]row, error) {
 			rows = append(rows, row{"director signing of one device's wish, three files", fmt.Sprintf("%.2f ms", ns/1e6), ""})
 		case "Export":
 			rows = append(rows, row{"lockbox export of 1,000 devices", fmt.Sprintf("%.1f s, %s", ns/1e9, strings.Join(strings.Fields(m[3]), " ")), ""})
+		case "Plan/100000":
+			rows = append(rows, row{"one plan of a rollout of 100,000 devices", fmt.Sprintf("%.0f ms", ns/1e6), "<= 100 ms"})
+		case "Why":
+			rows = append(rows, row{"why of a device, of a rollout of 100,000, rows read", fmt.Sprintf("%.1f ms", ns/1e6), "<= 5 ms"})
 		case "Switch":
 			rows = append(rows, row{"switch of the active slot", strings.Join(strings.Fields(m[3]), " "), "0 lost, stall <= 5 ms"})
 		}

@@ -37,13 +37,14 @@ func (a act) gateSpec() map[string]any {
 	}
 }
 
-// past waits until every device has served the last good release for twice the past
-// that gates look back at.
-func (d *demo) past(ctx context.Context) error {
-	const needed = 2*24*time.Second + 4*time.Second
-	d.say("\nThe next releases pass every proof. What they do is compared: changed devices against their own past and against devices that did not change.\n"+
-		"In this demo a window of measurement is %s and a day is 24 s. Waiting %s for a past to look back at.\n", window, needed)
-	t := time.NewTimer(needed)
+// past waits until there is enough to look back at: twice the past since the last good
+// release serves everywhere, or once where half of the devices served it throughout.
+func (d *demo) past(ctx context.Context, since time.Time, pasts int) error {
+	needed := time.Duration(pasts)*24*time.Second + 4*time.Second
+	wait := max(needed-time.Since(since), 0).Round(time.Second)
+	d.say("\nThe next release passes every proof. What it does is compared: changed devices against their own past and against devices that did not change.\n"+
+		"In this demo a window of measurement is %s and a day is 24 s. Waiting %s for a past to look back at.\n", window, wait)
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

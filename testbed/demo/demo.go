@@ -81,6 +81,7 @@ func (d *demo) play(ctx context.Context) (*summary, error) {
 		return nil, err
 	}
 	s := &summary{Devices: deviceCount}
+	var since time.Time // of the last good release
 	for i, a := range acts {
 		r, err := d.rollout(ctx, a)
 		if err != nil {
@@ -90,10 +91,16 @@ func (d *demo) play(ctx context.Context) (*summary, error) {
 		if i == 0 {
 			d.startClients(ctx)
 		}
-		d.settle(ctx, &s.Releases[i], a)
+		if d.settle(ctx, &s.Releases[i], a); a.version == lastGood {
+			since = time.Now()
+		}
 	}
-	for _, a := range behaving {
-		if err := d.past(ctx); err != nil {
+	for i, a := range behaving {
+		pasts := 2
+		if i > 0 {
+			since, pasts = time.Now(), 1
+		}
+		if err := d.past(ctx, since, pasts); err != nil {
 			return nil, err
 		}
 		r, err := d.behave(ctx, a)
