@@ -31,7 +31,7 @@ var behaving = []act{
 // change, against the last 24 s, where 20 minutes and 24 hours are usual.
 func (a act) gateSpec() map[string]any {
 	return map[string]any{
-		"model": modelName, "version": a.version, "channel": channel, "on_fail": "revert", "bake": "6s", "longest_wait": "40s",
+		"model": modelName, "version": a.version, "channel": channel, "on_fail": "revert", "bake": "6s", "longest_wait": "20s",
 		"stages": []any{map[string]any{"count": 3}, map[string]any{"percent": 100}},
 		"gates":  map[string]any{"look": "4s", "past": "24s", "use": a.use},
 	}
